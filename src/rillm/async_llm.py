@@ -1,0 +1,291 @@
+"""AsyncLLM: prompts in, streams of outputs out, in the caller's event loop.
+
+Joins the text layer to the engine's client: checks and tokenizes prompts, gives each request a
+state of its own, and hands every stream what is new in it. Knows neither HTTP nor tensors.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import AsyncGenerator, Iterable
+
+from rillm.engine.client import EngineClient
+from rillm.engine.config import EngineInfo
+from rillm.engine.messages import TokenDelta
+from rillm.engine_args import AsyncEngineArgs, EngineArgs
+from rillm.errors import EngineDeadError, EngineError, EngineGenerateError, InvalidRequestError
+from rillm.input_processor import InputProcessor, Limits, PromptType
+from rillm.models.config import GenerationConfig, ModelConfig, read_generation_config
+from rillm.output_processor import RequestState
+from rillm.outputs import RequestOutput
+from rillm.sampling_params import SamplingParams
+from rillm.text.tokenizer import Tokenizer
+
+logger = logging.getLogger(__name__)
+
+
+class AsyncLLM:
+    """An engine with a model, a tokenizer and any number of streams.
+
+    The core starts loading when the object is made; requests made before it is ready wait.
+    """
+
+    def __init__(self, args: EngineArgs) -> None:
+        """Start an engine; may be called inside or before a running event loop.
+
+        Raises:
+            ConfigError: the model's configuration or tokenizer cannot be read.
+        """
+        directory = args.model_directory()
+        # First of all, so that the core loads while the tokenizer is read here.
+        config = args.engine_config(directory)
+        self.model_config: ModelConfig = ModelConfig.from_directory(directory)
+        self._client = EngineClient(config, in_process=args.in_process)
+        try:
+            self.tokenizer: Tokenizer | None = (
+                None
+                if args.skip_tokenizer_init
+                else Tokenizer.from_directory(args.tokenizer_directory(directory))
+            )
+            self.generation_config: GenerationConfig = read_generation_config(directory)
+        except BaseException:
+            self._client.shutdown()
+            raise
+        self.args = args
+        self._inputs = InputProcessor(
+            self.model_config,
+            self.generation_config,
+            self.tokenizer,
+            max_logprobs=args.max_logprobs,
+            seed=args.seed,
+        )
+        self._live: dict[str, _Stream] = {}
+        self._logs_requests = isinstance(args, AsyncEngineArgs) and args.enable_log_requests
+
+    @classmethod
+    def from_engine_args(cls, engine_args: EngineArgs) -> AsyncLLM:
+        """Start an engine with these settings.
+
+        Raises:
+            ConfigError: a setting or the model is not acceptable.
+        """
+        return cls(engine_args)
+
+    @property
+    def max_model_len(self) -> int:
+        """Longest prompt plus output in tokens; final once the engine is ready."""
+        info = self._client.info
+        if info is not None:
+            return info.max_model_len
+        return self.args.max_model_len or self.model_config.max_position_embeddings
+
+    @property
+    def ready_info(self) -> EngineInfo | None:
+        """What the engine decided when it loaded; None before."""
+        return self._client.info
+
+    @property
+    def is_ready(self) -> bool:
+        """Whether the model is loaded."""
+        return self._client.info is not None
+
+    @property
+    def errored(self) -> bool:
+        """Whether the engine has stopped for good."""
+        return self._client.error is not None
+
+    @property
+    def is_running(self) -> bool:
+        """Whether requests are accepted."""
+        return not self.errored
+
+    @property
+    def dead_error(self) -> BaseException | None:
+        """Why the engine has stopped."""
+        return self._client.error
+
+    def get_num_unfinished_requests(self) -> int:
+        """Requests that are waiting or running."""
+        return self._client.num_live_requests
+
+    def get_tokenizer(self) -> Tokenizer:
+        """The tokenizer.
+
+        Raises:
+            InvalidRequestError: the engine runs without one.
+        """
+        if self.tokenizer is None:
+            raise InvalidRequestError("this engine runs without a tokenizer")
+        return self.tokenizer
+
+    async def wait_ready(self) -> EngineInfo:
+        """Wait until the model is loaded.
+
+        Raises:
+            ConfigError: it cannot be, and the operator can change that.
+            EngineDeadError: the engine stopped.
+        """
+        return await self._client.wait_ready()
+
+    async def check_health(self) -> None:
+        """Raise if the engine has stopped.
+
+        Raises:
+            EngineDeadError: it has.
+        """
+        error = self._client.error
+        if error is not None:
+            raise error if isinstance(error, EngineDeadError) else EngineDeadError(str(error))
+
+    async def reset_prefix_cache(self) -> None:
+        """Forget all cached prefixes."""
+        self._client.reset_prefix_cache()
+
+    async def generate(
+        self,
+        prompt: PromptType,
+        sampling_params: SamplingParams,
+        request_id: str,
+        *,
+        priority: int = 0,
+    ) -> AsyncGenerator[RequestOutput, None]:
+        """Stream one request.
+
+        Nothing happens before the first step of the iteration. Leaving the iteration, or
+        cancelling its task, aborts the request.
+
+        Args:
+            prompt: text, token ids, or a dict with `prompt` or `prompt_token_ids` and
+                optionally `cache_salt`.
+            sampling_params: what is asked of the sampler and the text.
+            request_id: the caller's name for it, not in use by a live request.
+            priority: lower runs earlier.
+
+        Yields:
+            Outputs of the kind the sampling params name; the last one has `finished` set.
+
+        Raises:
+            InvalidRequestError: the prompt, a parameter or the request id is not acceptable.
+            EngineGenerateError: the engine failed on this request.
+            EngineDeadError: the engine has stopped.
+        """
+        stream = await self._open(prompt, sampling_params, request_id, priority)
+        try:
+            while not stream.state.is_finished:
+                output = stream.state.take()
+                if output is None:
+                    await stream.wait()
+                else:
+                    yield output
+        finally:
+            self._close(stream)
+
+    async def abort(self, request_id: str | Iterable[str]) -> None:
+        """End live requests; their streams yield a last output with finish reason `abort`."""
+        for name in [request_id] if isinstance(request_id, str) else list(request_id):
+            stream = self._live.get(name)
+            if stream is not None:
+                self._client.abort(stream.engine_id)
+                stream.state.abort()
+                stream.wake()
+
+    def shutdown(self) -> None:
+        """Stop the engine and wait until its process is gone. Idempotent."""
+        self._client.shutdown()
+
+    def __del__(self) -> None:
+        # An object whose construction failed has no client.
+        client = getattr(self, "_client", None)
+        if client is not None:
+            client.shutdown()
+
+    async def _open(
+        self, prompt: PromptType, params: SamplingParams, request_id: str, priority: int
+    ) -> _Stream:
+        if not isinstance(request_id, str) or not request_id:
+            raise InvalidRequestError("request_id must be a non-empty string", param="request_id")
+        if request_id in self._live:
+            raise InvalidRequestError(
+                f"request_id {request_id!r} is in use by a live request", param="request_id"
+            )
+        stream = _Stream(request_id, self._client.new_request_id(), self._client)
+        # Taken before the first pause, so that nobody else can take the same id meanwhile.
+        self._live[request_id] = stream
+        try:
+            info = await self._client.wait_ready()
+            limits = Limits(max_model_len=info.max_model_len, max_num_seqs=info.max_num_seqs)
+            processed = self._inputs.process(stream.engine_id, prompt, params, limits, priority)
+            stream.state = RequestState(
+                processed,
+                request_id,
+                self.tokenizer,
+                stream_interval=self.args.stream_interval,
+                keeps_metrics=not self.args.disable_log_stats,
+            )
+            self._client.submit(processed.request, stream.put)
+        except BaseException:
+            del self._live[request_id]
+            raise
+        if self._logs_requests:
+            logger.info(
+                "request %s: %d prompt tokens, %s",
+                request_id,
+                len(processed.request.prompt_token_ids),
+                processed.params,
+            )
+        return stream
+
+    def _close(self, stream: _Stream) -> None:
+        self._live.pop(stream.request_id, None)
+        if stream.state.is_finished:
+            self._client.finish(stream.engine_id)
+        else:
+            self._client.abort(stream.engine_id)
+        if self._logs_requests:
+            logger.info("request %s: closed", stream.request_id)
+
+
+class _Stream:
+    """One request on its way from the engine to its reader."""
+
+    state: RequestState
+
+    def __init__(self, request_id: str, engine_id: int, client: EngineClient) -> None:
+        self.request_id = request_id
+        self.engine_id = engine_id
+        self._client = client
+        self._error: EngineError | None = None
+        self._waiter: asyncio.Future[None] | None = None
+
+    def put(self, delta: TokenDelta | EngineError) -> None:
+        """Take what the engine produced; called from the event loop."""
+        if isinstance(delta, EngineError):
+            self._error = delta
+        elif delta.error is not None:
+            self._error = EngineGenerateError(delta.error)
+        elif self.state.add(delta):
+            self._client.abort_choice(self.engine_id, delta.choice)
+        self.wake()
+
+    def wake(self) -> None:
+        """Let the reader look again."""
+        if self._waiter is not None and not self._waiter.done():
+            self._waiter.set_result(None)
+
+    async def wait(self) -> None:
+        """Wait for something new.
+
+        Raises:
+            EngineGenerateError: the request failed.
+            EngineDeadError: the engine has stopped.
+        """
+        if self._error is not None:
+            raise self._error
+        self._waiter = asyncio.get_running_loop().create_future()
+        try:
+            await self._waiter
+        finally:
+            self._waiter = None
+        if self._error is not None:
+            raise self._error

@@ -1,0 +1,381 @@
+"""Scheduler: which sequences run in the next step, and what becomes of their tokens.
+
+Owns the waiting and running sequences. Every step it hands out one token budget: running
+decodes first, then running prefill chunks, then waiting sequences, so that a long prompt never
+stalls a reader. When blocks run out, the last running sequence is preempted: its blocks are
+released and it starts over from the prefix cache when there is room; its reader sees a pause.
+
+Source: continuous batching, Yu et al. 2022 (Orca, OSDI); chunked prefill with piggybacked
+decodes, Agrawal et al. 2023 (arXiv:2308.16369).
+"""
+
+from __future__ import annotations
+
+import time
+from bisect import insort
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from operator import attrgetter
+
+from rillm.engine.block_pool import BlockPool, block_hash
+from rillm.engine.messages import (
+    EngineRequest,
+    FinishReason,
+    PromptInfo,
+    RequestTimes,
+    StepStats,
+    TokenDelta,
+    TokenLogprobs,
+)
+from rillm.engine.repetition import ends_in_repetition
+from rillm.engine.sequence import Sequence
+
+_by_order = attrgetter("order")
+
+
+@dataclass(slots=True)
+class ScheduledBatch:
+    """Sequences of one step, decodes first."""
+
+    sequences: list[Sequence] = field(default_factory=list)
+    num_scheduled_tokens: list[int] = field(default_factory=list)
+    num_decodes: int = 0
+    """Leading sequences with exactly one scheduled token."""
+    block_copies: list[tuple[int, int]] = field(default_factory=list)
+    """(from, to) block ids to copy before the forward pass: copy on write."""
+
+
+@dataclass(slots=True)
+class SampledToken:
+    """What the sampler drew for one sequence; token id -1 where there was none to draw."""
+
+    token_id: int
+    logprobs: TokenLogprobs | None = None
+
+
+class Scheduler:
+    """Admission, token budget, blocks, preemption and the end of sequences.
+
+    Args:
+        pool: the blocks; must hold at least one sequence of the longest length.
+        block_size: token positions of a block.
+        max_num_seqs: most sequences in a step.
+        max_num_batched_tokens: most tokens in a step, at least `max_num_seqs`.
+        enable_prefix_caching: look for, and remember, full blocks.
+        clock: monotonic seconds.
+    """
+
+    def __init__(
+        self,
+        pool: BlockPool,
+        *,
+        block_size: int,
+        max_num_seqs: int,
+        max_num_batched_tokens: int,
+        enable_prefix_caching: bool = True,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self.pool = pool
+        self.block_size = block_size
+        self.max_num_seqs = max_num_seqs
+        self.max_num_batched_tokens = max_num_batched_tokens
+        self.enable_prefix_caching = enable_prefix_caching
+        self._clock = clock
+        self._waiting: list[Sequence] = []
+        self._running: list[Sequence] = []
+        self._live: dict[int, list[Sequence]] = {}
+        self._num_reserved = 0
+        self._num_arrivals = 0
+        self._num_preemptions = 0
+
+    @property
+    def has_work(self) -> bool:
+        """Whether any sequence is waiting or running."""
+        return bool(self._running or self._waiting)
+
+    def stats(self) -> StepStats:
+        """Counters for the client."""
+        return StepStats(
+            num_running=len(self._running),
+            num_waiting=len(self._waiting),
+            num_free_blocks=self.pool.num_free,
+            num_preemptions=self._num_preemptions,
+        )
+
+    def add(self, request: EngineRequest) -> None:
+        """Queue a request that was validated by the client."""
+        sequence = Sequence.start(request, self._num_arrivals, self._clock())
+        self._num_arrivals += 1
+        self._live[request.request_id] = [sequence]
+        insort(self._waiting, sequence, key=_by_order)
+
+    def abort(self, request_id: int, choice: int | None = None) -> None:
+        """Drop a request, or one of its choices, and free its blocks; unknown ids are ignored.
+
+        While a prefill is shared, its sequence stands for all choices and goes with the request.
+        """
+        for sequence in list(self._live.get(request_id, [])):
+            if choice is None or choice == sequence.choice:
+                self._retire(sequence)
+
+    # ---- choosing a step -------------------------------------------------------------------
+
+    def schedule(self) -> ScheduledBatch:
+        """Choose the sequences of the next step and give them the blocks they write to.
+
+        Returns:
+            The batch; empty when nothing waits or runs.
+        """
+        batch = ScheduledBatch()
+        budget = self.max_num_batched_tokens
+        num_preemptions = self._num_preemptions
+        for sequence in [s for s in self._running if s.num_uncomputed_tokens == 1]:
+            if sequence.block_ids and self._make_room(sequence, 1, batch):
+                self._put(batch, sequence, 1)
+                budget -= 1
+        batch.num_decodes = len(batch.sequences)
+        for sequence in [s for s in self._running if s.num_uncomputed_tokens > 1]:
+            chunk = min(sequence.num_uncomputed_tokens, budget)
+            if chunk and sequence.block_ids and self._make_room(sequence, chunk, batch):
+                self._put(batch, sequence, chunk)
+                budget -= chunk
+        if num_preemptions == self._num_preemptions:
+            self._admit(batch, budget)
+        return batch
+
+    def _put(self, batch: ScheduledBatch, sequence: Sequence, num_tokens: int) -> None:
+        batch.sequences.append(sequence)
+        batch.num_scheduled_tokens.append(num_tokens)
+
+    def _make_room(self, sequence: Sequence, num_tokens: int, batch: ScheduledBatch) -> bool:
+        """Give a running sequence the blocks for its next tokens, preempting later ones."""
+        computed = sequence.num_computed_tokens
+        last = computed // self.block_size
+        copy_on_write = computed % self.block_size != 0 and self.pool.is_shared(
+            sequence.block_ids[last]
+        )
+        missing = self._num_blocks(computed + num_tokens) - len(sequence.block_ids)
+        if not missing and not copy_on_write:
+            return True
+        while self.pool.num_free < missing + copy_on_write:
+            victim = self._running[-1]
+            if victim in batch.sequences:
+                return False
+            self._preempt(victim)
+            if victim is sequence:
+                return False
+        if copy_on_write and self.pool.is_shared(sequence.block_ids[last]):
+            (copy,) = self.pool.allocate(1)
+            batch.block_copies.append((sequence.block_ids[last], copy))
+            self.pool.release([sequence.block_ids[last]])
+            sequence.block_ids[last] = copy
+        sequence.block_ids += self.pool.allocate(missing)
+        sequence.block_table_version += 1
+        return True
+
+    def _preempt(self, sequence: Sequence) -> None:
+        self._running.remove(sequence)
+        self._num_reserved -= sequence.num_forks
+        self._release_blocks(sequence)
+        sequence.num_computed_tokens = 0
+        sequence.num_remembered_blocks = 0
+        sequence.num_preemptions += 1
+        if sequence.num_output_tokens == 0:
+            # Not reported yet, and found again when the prompt is computed again.
+            sequence.prompt_logprobs = []
+            sequence.prompt_token_id_logprobs = []
+        self._num_preemptions += 1
+        insort(self._waiting, sequence, key=_by_order)
+
+    def _admit(self, batch: ScheduledBatch, budget: int) -> None:
+        """Start waiting sequences, in order, while budget, rows and blocks last."""
+        while self._waiting and budget:
+            sequence = self._waiting[0]
+            if self._num_reserved + sequence.num_forks > self.max_num_seqs:
+                return
+            cached = self._cached_blocks(sequence)
+            num_cached = len(cached) * self.block_size
+            chunk = min(len(sequence.token_ids) - num_cached, budget)
+            missing = self._num_blocks(num_cached + chunk) - len(cached)
+            if missing > self.pool.num_free - self.pool.num_free_among(cached):
+                return
+            del self._waiting[0]
+            self.pool.hold(cached)
+            sequence.block_ids = cached + self.pool.allocate(missing)
+            sequence.block_table_version += 1
+            sequence.num_computed_tokens = num_cached
+            sequence.num_remembered_blocks = len(cached)
+            if sequence.num_cached_tokens is None:
+                sequence.num_cached_tokens = num_cached
+                sequence.scheduled_s = self._clock()
+            insort(self._running, sequence, key=_by_order)
+            self._num_reserved += sequence.num_forks
+            self._put(batch, sequence, chunk)
+            budget -= chunk
+
+    def _cached_blocks(self, sequence: Sequence) -> list[int]:
+        """Find the blocks of the sequence's longest known prefix, short of its last token."""
+        if not self.enable_prefix_caching or not sequence.request.read_prefix_cache:
+            return []
+        num_full = (len(sequence.token_ids) - 1) // self.block_size
+        self._extend_hashes(sequence, num_full)
+        return self.pool.find(sequence.block_hashes[:num_full])
+
+    def _extend_hashes(self, sequence: Sequence, count: int) -> None:
+        hashes = sequence.block_hashes
+        for i in range(len(hashes), count):
+            tokens = sequence.token_ids[i * self.block_size : (i + 1) * self.block_size]
+            parent = hashes[-1] if hashes else None
+            hashes.append(block_hash(parent, tokens, sequence.request.cache_salt))
+
+    def _num_blocks(self, num_tokens: int) -> int:
+        return -(-num_tokens // self.block_size)
+
+    # ---- after a step ----------------------------------------------------------------------
+
+    def update(self, batch: ScheduledBatch, sampled: list[SampledToken]) -> list[TokenDelta]:
+        """Count a step's tokens as computed and append what was sampled.
+
+        Args:
+            batch: what `schedule` returned, after its forward pass.
+            sampled: one token for each choice of each sequence that caught up, in the batch's
+                order, choices of a fork in ascending order.
+
+        Returns:
+            One delta for each sampled token.
+        """
+        now_s = self._clock()
+        deltas: list[TokenDelta] = []
+        tokens = iter(sampled)
+        for sequence, count in zip(batch.sequences, batch.num_scheduled_tokens, strict=True):
+            sequence.num_computed_tokens += count
+            if sequence.num_computed_tokens // self.block_size > sequence.num_remembered_blocks:
+                self._remember_full_blocks(sequence)
+            if sequence.num_uncomputed_tokens == 0:
+                family = self._fork(sequence)
+                deltas += [self._append(member, next(tokens), now_s) for member in family]
+        return deltas
+
+    def _remember_full_blocks(self, sequence: Sequence) -> None:
+        num_full = sequence.num_computed_tokens // self.block_size
+        if self.enable_prefix_caching:
+            self._extend_hashes(sequence, num_full)
+            for i in range(sequence.num_remembered_blocks, num_full):
+                self.pool.remember(sequence.block_ids[i], sequence.block_hashes[i])
+        sequence.num_remembered_blocks = num_full
+
+    def _append(self, sequence: Sequence, token: SampledToken, now_s: float) -> TokenDelta:
+        """Add a sampled token to its sequence and end the sequence where it ends."""
+        params = sequence.request.params
+        sequence.token_ids.append(token.token_id)
+        delta = TokenDelta(sequence.request.request_id, sequence.choice, [token.token_id])
+        if token.logprobs is not None:
+            delta.logprobs = [token.logprobs]
+        if sequence.num_output_tokens == 1:
+            sequence.first_token_s = now_s
+            delta.times = self._times(sequence, now_s)
+            if sequence.choice == 0:
+                delta.prompt = self._prompt_info(sequence)
+        reason = _finish_reason(sequence, token.token_id)
+        if reason is not None:
+            delta.finish_reason = reason
+            delta.times = self._times(sequence, now_s)
+            if reason == "stop" and token.token_id != params.eos_token_id:
+                delta.stop_token_id = token.token_id
+            if reason == "error":
+                delta.token_ids = []
+                delta.error = (
+                    "no token can be sampled: logits are not finite or exclude every token"
+                )
+            self._retire(sequence)
+        return delta
+
+    def _fork(self, parent: Sequence) -> list[Sequence]:
+        """Start the other choices of a request whose prompt has just been prefilled.
+
+        They share all its blocks; a partial last one is copied by whoever writes to it first.
+        """
+        members = [parent]
+        for choice in range(1, parent.num_forks):
+            fork = parent.fork(choice)
+            self.pool.hold(fork.block_ids)
+            insort(self._running, fork, key=_by_order)
+            self._live[parent.request.request_id].append(fork)
+            members.append(fork)
+        parent.num_forks = 1
+        return members
+
+    def _prompt_info(self, sequence: Sequence) -> PromptInfo:
+        params = sequence.request.params
+        return PromptInfo(
+            num_cached_tokens=sequence.num_cached_tokens or 0,
+            logprobs=sequence.prompt_logprobs if params.num_prompt_logprobs is not None else None,
+            token_id_logprobs=sequence.prompt_token_id_logprobs
+            if params.prompt_logprob_token_ids is not None
+            else None,
+        )
+
+    def _times(self, sequence: Sequence, now_s: float) -> RequestTimes:
+        return RequestTimes(
+            queued=sequence.queued_s,
+            scheduled=sequence.scheduled_s,
+            first_token=sequence.first_token_s,
+            last_token=now_s,
+            num_preemptions=sequence.num_preemptions,
+        )
+
+    def _retire(self, sequence: Sequence) -> None:
+        """Forget a sequence, wherever it is."""
+        if sequence in self._running:
+            self._running.remove(sequence)
+            self._num_reserved -= sequence.num_forks
+        else:
+            self._waiting.remove(sequence)
+        self._release_blocks(sequence)
+        siblings = self._live[sequence.request.request_id]
+        siblings.remove(sequence)
+        if not siblings:
+            del self._live[sequence.request.request_id]
+
+    def _release_blocks(self, sequence: Sequence) -> None:
+        self.pool.release(sequence.block_ids)
+        sequence.block_ids = []
+        sequence.block_table_version += 1
+
+    def check(self) -> None:
+        """Verify that sequences and pool agree.
+
+        Raises:
+            AssertionError: a block is lost, or held by nobody, or a row is miscounted.
+        """
+        self.pool.check()
+        held: dict[int, int] = {}
+        for sequence in [*self._running, *self._waiting]:
+            for block_id in sequence.block_ids:
+                held[block_id] = held.get(block_id, 0) + 1
+        assert len(held) + self.pool.num_free == self.pool.num_blocks
+        assert all(self.pool.is_shared(b) == (count > 1) for b, count in held.items())
+        assert self._num_reserved == sum(s.num_forks for s in self._running)
+        assert self._num_reserved <= self.max_num_seqs
+
+
+def _finish_reason(sequence: Sequence, token_id: int) -> FinishReason | None:
+    """Decide whether the token just appended ends its sequence.
+
+    A stop token on the last allowed position is a stop. Below `min_tokens` the sampler never
+    draws one.
+    """
+    params = sequence.request.params
+    if token_id < 0:
+        return "error"
+    if token_id in sequence.stop_ids and sequence.num_output_tokens > params.min_tokens:
+        return "stop"
+    if sequence.num_output_tokens >= params.max_tokens:
+        return "length"
+    if params.repetition_detection is not None:
+        output = sequence.token_ids[sequence.num_prompt_tokens :]
+        if len(output) > params.min_tokens and ends_in_repetition(
+            output, *params.repetition_detection
+        ):
+            return "repetition"
+    return None

@@ -1,0 +1,101 @@
+"""Sequence: the engine's mutable state of one choice of one request."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from rillm.engine.block_pool import BlockHash
+from rillm.engine.messages import EngineRequest, TokenLogprobs
+
+
+@dataclass(slots=True, eq=False)
+class Sequence:
+    """One continuation of one prompt.
+
+    There is no prefill phase and no decode phase: `num_computed_tokens` catches up with
+    `len(token_ids)`, by as much as a step has room for, and when it has caught up the step's
+    logits give the next token.
+    """
+
+    request: EngineRequest
+    choice: int
+    arrival: int
+    """Order of arrival of the request, for scheduling."""
+    token_ids: list[int]
+    """Prompt and output."""
+    queued_s: float
+    """Monotonic clock, as all times."""
+    num_forks: int = 1
+    """Choices that still wait for this sequence's prefill, this one included."""
+    num_computed_tokens: int = 0
+    """Tokens whose K and V are in the cache."""
+    block_ids: list[int] = field(default_factory=list)
+    """The block table: blocks in position order."""
+    block_table_version: int = 0
+    """Goes up with every change of `block_ids`."""
+    block_hashes: list[BlockHash] = field(default_factory=list)
+    """Hashes of the full blocks of `token_ids`, as far as they were needed."""
+    num_remembered_blocks: int = 0
+    """Leading blocks already offered to the prefix cache."""
+    num_cached_tokens: int | None = None
+    """Prompt tokens the prefix cache had at first admission."""
+    num_preemptions: int = 0
+    scheduled_s: float = 0.0
+    first_token_s: float = 0.0
+    prompt_logprobs: list[TokenLogprobs] = field(default_factory=list)
+    prompt_token_id_logprobs: list[list[float]] = field(default_factory=list)
+    stop_ids: frozenset[int] = frozenset()
+    """All token ids that end the sequence."""
+
+    @property
+    def num_prompt_tokens(self) -> int:
+        """Tokens that came with the request."""
+        return len(self.request.prompt_token_ids)
+
+    @property
+    def num_output_tokens(self) -> int:
+        """Tokens generated so far."""
+        return len(self.token_ids) - len(self.request.prompt_token_ids)
+
+    @property
+    def num_uncomputed_tokens(self) -> int:
+        """Known tokens whose K and V are not in the cache; 1 while decoding."""
+        return len(self.token_ids) - self.num_computed_tokens
+
+    @property
+    def order(self) -> tuple[int, int, int]:
+        """Who goes first: priority, then arrival, then choice."""
+        return (self.request.priority, self.arrival, self.choice)
+
+    @classmethod
+    def start(cls, request: EngineRequest, arrival: int, now_s: float) -> Sequence:
+        """The sequence that prefills for all choices of a new request."""
+        stop_ids = set(request.params.stop_token_ids)
+        if request.params.eos_token_id is not None:
+            stop_ids.add(request.params.eos_token_id)
+        return cls(
+            request=request,
+            choice=0,
+            arrival=arrival,
+            token_ids=list(request.prompt_token_ids),
+            queued_s=now_s,
+            num_forks=request.n,
+            stop_ids=frozenset(stop_ids),
+        )
+
+    def fork(self, choice: int) -> Sequence:
+        """Another choice with the same tokens and the same blocks; the caller holds them."""
+        return Sequence(
+            request=self.request,
+            choice=choice,
+            arrival=self.arrival,
+            token_ids=list(self.token_ids),
+            queued_s=self.queued_s,
+            num_computed_tokens=self.num_computed_tokens,
+            block_ids=list(self.block_ids),
+            block_hashes=list(self.block_hashes),
+            num_remembered_blocks=self.num_remembered_blocks,
+            num_cached_tokens=self.num_cached_tokens,
+            scheduled_s=self.scheduled_s,
+            stop_ids=self.stop_ids,
+        )

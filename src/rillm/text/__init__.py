@@ -1,0 +1,1 @@
+"""Strings and token ids: tokenizer, chat template, detokenizer, stop strings. No torch."""
