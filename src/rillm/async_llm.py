@@ -12,7 +12,7 @@ from collections.abc import AsyncGenerator, Iterable
 
 from rillm.engine.client import EngineClient
 from rillm.engine.config import EngineInfo
-from rillm.engine.messages import TokenDelta
+from rillm.engine.messages import StepStats, TokenDelta
 from rillm.engine_args import AsyncEngineArgs, EngineArgs
 from rillm.errors import EngineDeadError, EngineError, EngineGenerateError, InvalidRequestError
 from rillm.input_processor import InputProcessor, Limits, PromptType
@@ -118,6 +118,11 @@ class AsyncLLM:
         if self.tokenizer is None:
             raise InvalidRequestError("this engine runs without a tokenizer")
         return self.tokenizer
+
+    @property
+    def engine_stats(self) -> StepStats:
+        """Counters of the engine after its newest step."""
+        return self._client.stats
 
     async def wait_ready(self) -> EngineInfo:
         """Wait until the model is loaded.

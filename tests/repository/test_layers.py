@@ -1,0 +1,130 @@
+"""The layers of rillm: imports point down only, and the frontend half runs without torch."""
+
+from __future__ import annotations
+
+import ast
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import rillm
+
+PACKAGE = Path(rillm.__file__).parent
+
+# From top to bottom. A unit may import from lines below its own, and from itself. `*` stands
+# for every module in a folder that no longer name covers; the longest name wins.
+LAYERS: list[set[str]] = [
+    {"__main__"},
+    {"cli"},
+    {"terminal"},
+    {"server"},
+    {"streams"},
+    {"async_llm", "llm"},
+    {"output_processor"},
+    {"input_processor"},
+    {"text", "formats", "engine_args"},
+    {"engine.client", "engine.core_process"},
+    {"engine"},
+    {"models"},
+    {"engine.config"},
+    {"outputs", "sampling_params"},
+    {"errors", "__init__"},
+]
+# The engine's client half, and all of the rest above the core, never reach the core's half.
+CORE = {
+    "engine.core",
+    "engine.core_process",
+    "engine.batch_builder",
+    "engine.sampler",
+    "engine.sampling_batch",
+    "engine.filters",
+    "engine.logprobs",
+    "engine.scheduler",
+    "engine.sequence",
+    "engine.block_pool",
+}
+NO_TORCH = [
+    "rillm",
+    "rillm.async_llm",
+    "rillm.cli",
+    "rillm.engine.client",
+    "rillm.formats.events",
+    "rillm.server.app",
+    "rillm.streams",
+    "rillm.terminal",
+    "rillm.text.tokenizer",
+]
+
+
+def modules() -> dict[str, Path]:
+    found = {}
+    for path in sorted(PACKAGE.rglob("*.py")):
+        name = ".".join(path.relative_to(PACKAGE).with_suffix("").parts)
+        found[name.removesuffix(".__init__")] = path
+    return found
+
+
+def layer_of(module: str) -> tuple[int, str]:
+    parts = module.split(".")
+    for length in range(len(parts), 0, -1):
+        unit = ".".join(parts[:length])
+        for depth, layer in enumerate(LAYERS):
+            if unit in layer:
+                return depth, unit
+    pytest.fail(f"{module} has no place in LAYERS")
+
+
+def imports_of(path: Path) -> set[str]:
+    """Modules of rillm that a file imports, wherever in the file it does so."""
+    names = set()
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Import):
+            names |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom) and node.module:
+            names |= {node.module, *(f"{node.module}.{alias.name}" for alias in node.names)}
+    known = modules()
+    inside = {name.removeprefix("rillm.") for name in names if name.startswith("rillm.")}
+    return {name for name in inside if name in known}
+
+
+@pytest.mark.parametrize("module", [m for m in modules() if m != "__init__"])
+def test_imports_point_down(module: str) -> None:
+    depth, unit = layer_of(module)
+    for imported in imports_of(modules()[module]):
+        below, other = layer_of(imported)
+        assert below > depth or other == unit, f"{module} imports {imported}"
+
+
+def test_only_the_core_and_offline_use_reach_the_core() -> None:
+    allowed = CORE | {"llm"}
+    for module, path in modules().items():
+        if module not in allowed:
+            assert not imports_of(path) & CORE, module
+
+
+def test_formats_use_the_standard_library_only() -> None:
+    for path in (PACKAGE / "formats").glob("*.py"):
+        for node in ast.walk(ast.parse(path.read_text())):
+            if isinstance(node, ast.ImportFrom) and node.module:
+                root = node.module.split(".")[:2]
+                assert root[0] in sys.stdlib_module_names or root == ["rillm", "formats"], path
+
+
+@pytest.mark.parametrize("module", NO_TORCH)
+def test_frontend_imports_without_torch(module: str) -> None:
+    code = f"import sys, {module}; sys.exit(any(m in sys.modules for m in ('torch', 'transformers')))"
+    environment = os.environ | {"PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
+    subprocess.run([sys.executable, "-c", code], check=True, env=environment, timeout=60)
+
+
+@pytest.mark.parametrize("module", modules())
+def test_files_and_functions_are_short(module: str) -> None:
+    source = modules()[module].read_text()
+    assert source.count("\n") <= 400
+    for node in ast.walk(ast.parse(source)):
+        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
+            lines = (node.end_lineno or node.lineno) - node.lineno + 1
+            assert lines <= 70, f"{module}:{node.lineno} {node.name} has {lines} lines"
