@@ -36,7 +36,7 @@ class ChoiceState:
 
     Args:
         index: of the choice.
-        params: of its request.
+        processed: its request.
         tokenizer: None for no text at all.
         stream_interval: tokens between two outputs.
     """
@@ -44,10 +44,12 @@ class ChoiceState:
     def __init__(
         self,
         index: int,
-        params: SamplingParams,
+        processed: ProcessedRequest,
         tokenizer: Tokenizer | None,
         stream_interval: int = 1,
     ) -> None:
+        params = processed.params
+        prompt_token_ids = processed.request.prompt_token_ids
         self.index = index
         self.finish_reason: str | None = None
         self.stop_reason: int | str | None = None
@@ -58,7 +60,10 @@ class ChoiceState:
         self._stream_interval = stream_interval
         self._tokenizer = tokenizer
         self._detokenizer = (
-            tokenizer.detokenizer(skip_special_tokens=params.skip_special_tokens)
+            tokenizer.detokenizer(
+                skip_special_tokens=params.skip_special_tokens,
+                prompt_token_ids=prompt_token_ids,
+            )
             if tokenizer is not None and params.detokenize
             else None
         )
@@ -71,7 +76,7 @@ class ChoiceState:
         self._token_ids: list[int] = []
         self._logprobs = _new_logprobs(params)
         self._cumulative_logprob = 0.0
-        self._recent: list[int] = []
+        self._recent = prompt_token_ids[-_CONTEXT_TOKENS:]
         self._num_unread = 0
 
     def add(self, delta: TokenDelta) -> bool:
@@ -90,6 +95,8 @@ class ChoiceState:
             self.finish_reason, self.stop_reason = "stop", found
         elif delta.finish_reason is not None:
             self.finish_reason, self.stop_reason = delta.finish_reason, delta.stop_token_id
+            if delta.finish_reason == "repetition":
+                self.stop_reason = "repetition_detected"
         self._mark(num_new)
         return found is not None and delta.finish_reason is None
 
@@ -147,9 +154,10 @@ class ChoiceState:
     def _add_logprobs(
         self, into: SampleLogprobs, token_ids: list[int], logprobs: list[TokenLogprobs]
     ) -> None:
+        is_ranked = self._params.logprob_token_ids is None
         for token_id, position in zip(token_ids, logprobs, strict=True):
             self._cumulative_logprob += position.logprobs[0]
-            into.append(_position(position, self._recent, self._tokenizer))
+            into.append(_position(position, self._recent, self._tokenizer, is_ranked=is_ranked))
             self._recent = [*self._recent, token_id][-_CONTEXT_TOKENS:]
 
     def take(self) -> CompletionOutput:
@@ -171,8 +179,8 @@ class ChoiceState:
         else:
             self._text = [output.text]
             output.token_ids = list(self._token_ids)
-            if isinstance(self._logprobs, list):
-                output.logprobs = list(self._logprobs)
+            if self._logprobs is not None:
+                output.logprobs = self._logprobs[:]
         return output
 
 
@@ -201,7 +209,7 @@ class RequestState:
         self.is_finished = False
         self._kind = params.output_kind
         interval = max(stream_interval, params.stream_interval or 1)
-        self._choices = [ChoiceState(i, params, tokenizer, interval) for i in range(params.n)]
+        self._choices = [ChoiceState(i, processed, tokenizer, interval) for i in range(params.n)]
         self._num_open = params.n
         self._prompt = processed.prompt
         self._prompt_token_ids = processed.request.prompt_token_ids
@@ -282,11 +290,20 @@ def _new_logprobs(params: SamplingParams) -> SampleLogprobs | None:
 
 
 def _position(
-    position: TokenLogprobs, recent: list[int], tokenizer: Tokenizer | None
+    position: TokenLogprobs,
+    recent: list[int],
+    tokenizer: Tokenizer | None,
+    *,
+    is_ranked: bool = True,
 ) -> LogprobsDict:
-    """One position's logprobs: the token itself first, then the alternatives."""
+    """One position's logprobs: the token itself first, then the alternatives.
+
+    Alternatives have a rank where they are the best ones, none where the request chose them.
+    """
     ids, values = position.token_ids, position.logprobs
-    ranks: Iterable[int] = (position.rank, *range(1, len(ids)))
+    num_others = len(ids) - 1
+    others = range(1, num_others + 1) if is_ranked else [None] * num_others
+    ranks: Iterable[int | None] = (position.rank, *others)
     result: LogprobsDict = {}
     for token_id, logprob, rank in zip(ids, values, ranks, strict=True):
         if token_id not in result:

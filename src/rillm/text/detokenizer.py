@@ -133,7 +133,8 @@ class WindowDetokenizer:
         Args:
             decode: the tokenizer's own function for a whole list of ids.
             is_visible: whether an id is in the vocabulary and not hidden.
-            prompt_token_ids: tokens before the first one pushed.
+            prompt_token_ids: tokens before the first one pushed; a character they cut is not
+                completed, as their bytes are not known here.
         """
         self._decode = decode
         self._is_visible = is_visible

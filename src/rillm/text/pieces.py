@@ -17,6 +17,9 @@ from typing import Any, Final
 
 import tokenizers
 
+MAX_TOKEN_ID: Final = (1 << 32) - 1
+"""What the `tokenizers` library takes as an id; it raises above."""
+
 
 def _byte_level_alphabet() -> dict[str, int]:
     printable = [*range(0x21, 0x7F), *range(0xA1, 0xAD), *range(0xAE, 0x100)]
@@ -100,17 +103,16 @@ class PieceTable(dict[int, str | bytes]):
     ) -> None:
         super().__init__()
         self._token_text = backend.id_to_token
-        self._num_ids = max(backend.get_vocab().values(), default=-1) + 1
         self._to_bytes = to_bytes
         self._hidden_ids = hidden_ids
 
     def __missing__(self, token_id: int) -> str | bytes:
-        if not 0 <= token_id < self._num_ids:
+        token = self._token_text(token_id) if 0 <= token_id <= MAX_TOKEN_ID else None
+        if token is None:
             # Not stored, so that ids out of range cannot make the table grow without bound.
             return ""
-        token = self._token_text(token_id)
         piece: str | bytes = ""
-        if token is not None and token_id not in self._hidden_ids:
+        if token_id not in self._hidden_ids:
             piece = self._to_bytes(token)
             with contextlib.suppress(UnicodeDecodeError):
                 piece = piece.decode()

@@ -10,7 +10,7 @@ Source: the idea is that of `sanitize_control_tokens` in transformers 5.
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Mapping
 from typing import Any, Final
 
 from rillm.errors import InvalidRequestError
@@ -22,13 +22,14 @@ _END: Final = "\U000ff003"
 class SpecialText:
     """Marks special tokens in a request's strings, and encodes marked text."""
 
-    def __init__(self, special_tokens: Iterable[str]) -> None:
+    def __init__(self, special_tokens: Mapping[int, str]) -> None:
         """Prepare for a vocabulary.
 
         Args:
-            special_tokens: the texts that must not act.
+            special_tokens: ids and texts of the tokens that must not act.
         """
-        longest_first = sorted(special_tokens, key=len, reverse=True)
+        self._special_ids = frozenset(special_tokens)
+        longest_first = sorted(special_tokens.values(), key=len, reverse=True)
         tokens = "|".join(map(re.escape, longest_first)) or "(?!)"
         self._token = re.compile(tokens)
         self._marked = re.compile(f"{_START}({tokens}){_END}|[{_START}{_END}]")
@@ -76,18 +77,17 @@ class SpecialText:
             # A mark that the template tore from its partner leaves None in place of a token.
             if piece:
                 token_ids += (
-                    _encode_literally(piece, encode_inside) if i % 2 else encode_inside(piece)
+                    self._encode_literally(piece, encode_inside) if i % 2 else encode_inside(piece)
                 )
         return token_ids
 
-
-def _encode_literally(token: str, encode: Callable[[str], list[int]]) -> list[int]:
-    """Encode a special token's text in two parts, so that it is not found as a whole."""
-    (special_id,) = encode(token)
-    for cut in range(1, len(token)):
-        token_ids = encode(token[:cut]) + encode(token[cut:])
-        if special_id not in token_ids:
-            return token_ids
-    raise InvalidRequestError(
-        f"the text {token!r} is a special token and cannot be encoded as text", param="messages"
-    )
+    def _encode_literally(self, token: str, encode: Callable[[str], list[int]]) -> list[int]:
+        """Encode a special token's text in two parts, so that it is not found as a whole."""
+        for cut in range(1, len(token)):
+            token_ids = encode(token[:cut]) + encode(token[cut:])
+            if self._special_ids.isdisjoint(token_ids):
+                return token_ids
+        raise InvalidRequestError(
+            f"the text {token!r} is a special token and cannot be encoded as text",
+            param="messages",
+        )

@@ -14,7 +14,11 @@ from collections.abc import Sequence
 
 
 class StopMatcher:
-    """Finds the stop string that completes first in the text of one choice."""
+    """Finds the stop string that completes first in the text of one choice.
+
+    Text that must not be searched (below `min_tokens`) is simply not pushed; no match can then
+    begin in it.
+    """
 
     def __init__(self, stop: Sequence[str], *, include_stop: bool = False) -> None:
         """Build the automaton.

@@ -8,7 +8,7 @@ from __future__ import annotations
 import functools
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 import msgspec
 
@@ -16,11 +16,11 @@ from rillm.errors import ConfigError, InvalidRequestError
 from rillm.text.chat_template import ChatTemplate
 from rillm.text.detokenizer import ByteDetokenizer, Detokenizer, WindowDetokenizer
 from rillm.text.messages import to_plain
-from rillm.text.pieces import PieceTable, find_byte_rule
+from rillm.text.pieces import MAX_TOKEN_ID, PieceTable, find_byte_rule
 from rillm.text.special_text import SpecialText
 from rillm.text.tokenizer_files import TokenizerFiles, read_tokenizer_files
 
-_MAX_REQUEST_TEMPLATES = 16
+_MAX_REQUEST_TEMPLATES: Final = 16
 
 
 class Tokenizer:
@@ -54,7 +54,7 @@ class Tokenizer:
             if token.special
         }
         self.special_token_ids = frozenset(special_tokens)
-        self._special_text = SpecialText(special_tokens.values())
+        self._special_text = SpecialText(special_tokens)
         decoder = backend.decoder
         self._byte_rule = find_byte_rule(
             None if decoder is None else msgspec.json.decode(decoder.__getstate__())
@@ -153,7 +153,7 @@ class Tokenizer:
 
     def token_text(self, token_id: int) -> str:
         """The token's name in the vocabulary, empty if there is none."""
-        if not 0 <= token_id < 1 << 32:
+        if not 0 <= token_id <= MAX_TOKEN_ID:
             return ""
         return self._backend.id_to_token(token_id) or ""
 

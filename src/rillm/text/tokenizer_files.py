@@ -97,7 +97,6 @@ def _with_declared_tokens(
     backend: tokenizers.Tokenizer, config: Mapping[str, Any], path: Path
 ) -> tokenizers.Tokenizer:
     """Add the tokens that only tokenizer_config.json declares, as transformers does."""
-    known = {repr(token) for token in backend.get_added_tokens_decoder().values()}
     try:
         declared = [
             AddedToken(**{key: value for key, value in entry.items() if key != "__type"})
@@ -109,30 +108,36 @@ def _with_declared_tokens(
         raise ConfigError(
             f"added_tokens_decoder of {path / 'tokenizer_config.json'} cannot be read: {error}"
         ) from error
-    backend.add_tokens([token for token in declared if repr(token) not in known])
+    backend.add_tokens(declared)
     present = {token.content: token for token in backend.get_added_tokens_decoder().values()}
+    named, listed = _special_texts(config)
     special: list[str | AddedToken] = []
-    for text in _special_texts(config):
+    for text in named:
         token = present.get(text, AddedToken(text, normalized=False))
         if not token.special:
-            token.special = True
             special.append(token)
+    # A listed token that the files declare as ordinary stays so; a named one does not.
+    special += [AddedToken(text, normalized=False) for text in listed if text not in present]
     backend.add_special_tokens(special)
     return backend
 
 
-def _special_texts(config: Mapping[str, Any]) -> Iterable[str]:
-    """The texts of all special tokens a config names, in the order it would number new ones."""
-    entries: list[Any] = [config.get(name) for name in _NAMED_TOKENS]
-    entries += [
-        value
-        for key, value in config.items()
-        if key.endswith("_token") and key not in _NAMED_TOKENS and not isinstance(value, bool)
-    ]
+def _special_texts(config: Mapping[str, Any]) -> tuple[list[str], list[str]]:
+    """The special tokens a config gives a name, and those it only lists."""
+    named: list[Any] = [config.get(name) for name in _NAMED_TOKENS]
+    named += [config[key] for key in config if key.endswith("_token") and key not in _NAMED_TOKENS]
+    listed: list[Any] = []
     for key in ("extra_special_tokens", "additional_special_tokens"):
         extra = config.get(key) or []
-        entries += extra.values() if isinstance(extra, dict) else extra
-    return dict.fromkeys(text for entry in entries if (text := _token_text(entry)))
+        if isinstance(extra, dict):
+            named += extra.values()
+        else:
+            listed += extra
+    return _texts(named), _texts(listed)
+
+
+def _texts(entries: Iterable[Any]) -> list[str]:
+    return list(dict.fromkeys(text for entry in entries if (text := _token_text(entry))))
 
 
 def _read_chat_templates(path: Path, config: Mapping[str, Any]) -> dict[str, str]:

@@ -1,0 +1,36 @@
+"""What this machine can do at most: reading memory, multiplying bf16 matrices."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+
+import torch
+
+
+def best_s(function: Callable[[], object], seconds: float = 1.0) -> float:
+    """Shortest of many calls: on a shared machine some of them are undisturbed."""
+    best = float("inf")
+    end_s = time.perf_counter() + seconds
+    while time.perf_counter() < end_s:
+        start_s = time.perf_counter()
+        function()
+        best = min(best, time.perf_counter() - start_s)
+    return best
+
+
+def read_bandwidth() -> float:
+    """Bytes a second that all threads together read from memory."""
+    buffer = torch.ones(256 << 20, dtype=torch.float32)
+    return buffer.nbytes / best_s(buffer.sum, 3.0)
+
+
+def bf16_flops() -> float:
+    """FLOP a second of the fastest bf16 matrix product, of several shapes."""
+    best = 0.0
+    for m, n, k in ((512, 4096, 1024), (512, 1024, 3072), (1024, 4096, 4096)):
+        x = torch.randn(m, k).to(torch.bfloat16)
+        w = torch.randn(n, k).to(torch.bfloat16)
+        seconds = best_s(lambda x=x, w=w: torch.nn.functional.linear(x, w))  # type: ignore[misc]
+        best = max(best, 2 * m * n * k / seconds)
+    return best
