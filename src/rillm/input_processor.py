@@ -34,6 +34,8 @@ class TokensPrompt(TypedDict):
     cache_salt: NotRequired[str]
 
 
+MAX_PRIORITY = 2**63 - 1
+
 PromptType = str | list[int] | TextPrompt | TokensPrompt
 
 
@@ -78,7 +80,8 @@ class InputProcessor:
     ) -> None:
         self._model = model
         self._tokenizer = tokenizer
-        self._max_logprobs = model.vocab_size if max_logprobs == -1 else max_logprobs
+        vocab_size = model.vocab_size
+        self._max_logprobs = vocab_size if max_logprobs == -1 else min(max_logprobs, vocab_size)
         self._seeds: random.Random = (
             random.Random(seed) if seed is not None else (random.SystemRandom())
         )
@@ -115,8 +118,15 @@ class InputProcessor:
                 "sampling_params must be a SamplingParams", param="sampling_params"
             )
         params = msgspec.structs.replace(params)
+        if type(priority) is not int or abs(priority) > MAX_PRIORITY:
+            raise InvalidRequestError(
+                f"priority is {priority!r}, must be an integer from -2**63 + 1 to 2**63 - 1",
+                param="priority",
+            )
         text, token_ids, salt = self._prompt(prompt)
         self._check_prompt(token_ids, limits)
+        # A copy, as of the params: the caller may go on with the list.
+        token_ids = list(token_ids)
         self._check_params(params, len(token_ids))
         if params.n > limits.max_num_seqs:
             raise InvalidRequestError(
@@ -156,8 +166,10 @@ class InputProcessor:
         for name, value in (("prompt", text), ("cache_salt", salt)):
             if value is not None and not isinstance(value, str):
                 raise InvalidRequestError(f"{name} must be a string", param=name)
-        if salt == "":
-            raise InvalidRequestError("cache_salt is empty, must not be", param="cache_salt")
+        if salt is not None and not (salt and _is_unicode(salt)):
+            raise InvalidRequestError(
+                "cache_salt must be valid Unicode text and not empty", param="cache_salt"
+            )
         if "prompt_token_ids" in fields:
             return text, fields["prompt_token_ids"], salt
         if text is None:
@@ -195,7 +207,9 @@ class InputProcessor:
             count = getattr(params, name)
             if count is not None:
                 count = self._model.vocab_size if count == -1 else count
-                if count > self._max_logprobs and params.logprob_token_ids is None:
+                # Checked ids (at most 128 of them) set the count of `logprobs`, and only of that.
+                is_chosen = name == "logprobs" and params.logprob_token_ids is not None
+                if count > self._max_logprobs and not is_chosen:
                     raise InvalidRequestError(
                         f"{name} is {count}, must be at most {self._max_logprobs} (max_logprobs)",
                         param=name,
@@ -246,16 +260,19 @@ class InputProcessor:
             seed=self._seeds.getrandbits(63) if seed is None else seed,
             max_tokens=min(params.max_tokens or room, room),
             min_tokens=params.min_tokens,
-            temperature=0.0 if params.is_greedy else max(params.temperature, MIN_TEMPERATURE),
-            top_p=params.top_p,
+            # Subclasses of float, such as NumPy's, cannot cross to the core.
+            temperature=0.0
+            if params.is_greedy
+            else float(max(params.temperature, MIN_TEMPERATURE)),
+            top_p=float(params.top_p),
             top_k=max(params.top_k, 0),
-            min_p=params.min_p,
-            presence_penalty=params.presence_penalty,
-            frequency_penalty=params.frequency_penalty,
-            repetition_penalty=params.repetition_penalty,
+            min_p=float(params.min_p),
+            presence_penalty=float(params.presence_penalty),
+            frequency_penalty=float(params.frequency_penalty),
+            repetition_penalty=float(params.repetition_penalty),
             eos_token_id=None if params.ignore_eos else self._eos_token_id,
             stop_token_ids=[*(params.stop_token_ids or []), *ends],
-            logit_bias=params.logit_bias or None,
+            logit_bias={i: float(b) for i, b in (params.logit_bias or {}).items()} or None,
             allowed_token_ids=params.allowed_token_ids,
             bad_words=self._bad_words(params.bad_words or []) or None,
             num_logprobs=self._count(params.logprobs),
@@ -295,3 +312,12 @@ class InputProcessor:
                 param="bad_words",
             )
         return [list(ids) for ids in sequences]
+
+
+def _is_unicode(text: str) -> bool:
+    """Whether a string has no lone surrogates, so that it can be encoded."""
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return False
+    return True

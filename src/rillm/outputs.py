@@ -65,11 +65,11 @@ class FlatLogprobs(Sequence[LogprobsDict]):
             for i in range(*index.indices(len(self))):
                 part.append(self[i])
             return part
-        columns = zip(self.token_ids, self.logprobs, self.ranks, self.decoded_tokens, strict=True)
-        start, end = self.start_indices[index], self.end_indices[index]
+        at = slice(self.start_indices[index], self.end_indices[index])
+        columns = (self.logprobs[at], self.ranks[at], self.decoded_tokens[at])
         return {
             token_id: Logprob(logprob, rank, text)
-            for token_id, logprob, rank, text in list(columns)[start:end]
+            for token_id, logprob, rank, text in zip(self.token_ids[at], *columns, strict=True)
         }
 
     def __iter__(self) -> Iterator[LogprobsDict]:
@@ -111,7 +111,10 @@ class CompletionOutput:
     finish_reason: str | None = None
     """None while it goes on, else `stop`, `length`, `abort` or `repetition`."""
     stop_reason: int | str | None = None
-    """The stop token id or stop string that matched; None for end of sequence and length."""
+    """The stop token id or stop string that matched; None for end of sequence and length.
+
+    `repetition_detected` with finish reason `repetition`.
+    """
 
     def finished(self) -> bool:
         """Whether this choice is complete."""

@@ -9,7 +9,6 @@ fields may be assigned to, when a request is made.
 from __future__ import annotations
 
 import enum
-import math
 from typing import Any
 
 import msgspec
@@ -24,6 +23,16 @@ GREEDY_BELOW = 1e-5
 MIN_TEMPERATURE = 1e-2
 """Temperatures between GREEDY_BELOW and this are raised to it: smaller ones overflow."""
 _INT64_MAX = 2**63 - 1
+_FLOAT32_MAX = 3.4028234663852886e38
+"""The sampler counts in float32: what is larger would be infinite there."""
+_FLAGS = (
+    "ignore_eos",
+    "flat_logprobs",
+    "detokenize",
+    "skip_special_tokens",
+    "spaces_between_special_tokens",
+    "include_stop_str_in_output",
+)
 
 
 class RequestOutputKind(enum.IntEnum):
@@ -157,6 +166,7 @@ class SamplingParams(msgspec.Struct, kw_only=True):
         self._verify_numbers()
         self._verify_logprobs()
         self._verify_tokens_and_text()
+        self._verify_switches()
         if self.is_greedy and self.n > 1:
             raise InvalidRequestError(
                 f"n is {self.n}, must be 1 with greedy sampling (temperature 0)", param="n"
@@ -165,7 +175,7 @@ class SamplingParams(msgspec.Struct, kw_only=True):
     def _verify_numbers(self) -> None:
         _check_float("presence_penalty", self.presence_penalty, -2, 2)
         _check_float("frequency_penalty", self.frequency_penalty, -2, 2)
-        _check_float("repetition_penalty", self.repetition_penalty, 0, math.inf, above=True)
+        _check_float("repetition_penalty", self.repetition_penalty, 0, _FLOAT32_MAX, above=True)
         _check_float("temperature", self.temperature, 0, 2)
         _check_float("top_p", self.top_p, 0, 1, above=True)
         _check_int("top_k", self.top_k, -1)
@@ -222,7 +232,7 @@ class SamplingParams(msgspec.Struct, kw_only=True):
                 raise _wrong_type("logit_bias", "a dict from token id to number")
             _check_ids("logit_bias", list(self.logit_bias))
             for bias in self.logit_bias.values():
-                _check_float("logit_bias", bias, -math.inf, math.inf)
+                _check_float("logit_bias", bias, -_FLOAT32_MAX, _FLOAT32_MAX)
         try:
             self.output_kind = RequestOutputKind(self.output_kind)
         except ValueError:
@@ -230,6 +240,15 @@ class SamplingParams(msgspec.Struct, kw_only=True):
                 f"output_kind is {self.output_kind!r}, must be CUMULATIVE, DELTA or FINAL_ONLY",
                 param="output_kind",
             ) from None
+
+    def _verify_switches(self) -> None:
+        for name in _FLAGS:
+            if not isinstance(getattr(self, name), bool):
+                raise _wrong_type(name, "True or False")
+        if not isinstance(self.skip_reading_prefix_cache, bool | None):
+            raise _wrong_type("skip_reading_prefix_cache", "True, False or None")
+        if not isinstance(self.repetition_detection, RepetitionDetection | None):
+            raise _wrong_type("repetition_detection", "a RepetitionDetection")
 
 
 def _wrong_type(name: str, expected: str) -> InvalidRequestError:
@@ -239,19 +258,21 @@ def _wrong_type(name: str, expected: str) -> InvalidRequestError:
 def _check_int(name: str, value: object, low: int, high: int | None = None) -> None:
     if isinstance(value, bool) or not isinstance(value, int):
         raise InvalidRequestError(f"{name} is {value!r}, must be an integer", param=name)
-    if value < low or (high is not None and value > high):
-        limit = f"at least {low}" if high is None else f"from {low} to {high}"
+    highest = _INT64_MAX if high is None else high
+    if not low <= value <= highest:
+        is_plain = high is None and value < low
+        limit = f"at least {low}" if is_plain else f"from {low} to {highest}"
         raise InvalidRequestError(f"{name} is {value}, must be {limit}", param=name)
 
 
 def _check_float(name: str, value: object, low: float, high: float, above: bool = False) -> None:
     if isinstance(value, bool) or not isinstance(value, int | float):
         raise InvalidRequestError(f"{name} is {value!r}, must be a number", param=name)
-    inside = (value > low if above else value >= low) and value <= high and math.isfinite(value)
-    if not inside:
+    if not ((value > low if above else value >= low) and value <= high):
         opening = "(" if above else "["
-        limit = f"in {opening}{low}, {high}]" if math.isfinite(high) else f"finite, above {low}"
-        raise InvalidRequestError(f"{name} is {value}, must be {limit}", param=name)
+        raise InvalidRequestError(
+            f"{name} is {value}, must be in {opening}{low}, {high}]", param=name
+        )
 
 
 def _check_ids(name: str, ids: object, most: int | None = None, minimum: int = 0) -> None:

@@ -37,9 +37,7 @@ def apply_top_k_top_p(logits: torch.Tensor, top_k: torch.Tensor, top_p: torch.Te
     if vocab_size <= 4 * _FIRST_CANDIDATES:
         threshold, _ = _threshold(logits, top_k, top_p, vocab_size)
     else:
-        limited = torch.where(top_k < vocab_size, top_k, 0).amax()
-        width = min(vocab_size, max(_FIRST_CANDIDATES, int(limited)))
-        threshold, is_decided = _threshold(logits, top_k, top_p, width)
+        threshold, is_decided = _threshold(logits, top_k, top_p, _FIRST_CANDIDATES)
         rest = (~is_decided).nonzero().squeeze(1)
         if len(rest):
             threshold[rest], _ = _threshold(logits[rest], top_k[rest], top_p[rest], vocab_size)
@@ -55,22 +53,22 @@ def _threshold(
         [S, 1] float32 thresholds, and [S] bool: whether `width` tokens were enough to tell.
     """
     vocab_size = logits.shape[-1]
-    best = logits.topk(width, dim=-1).values
+    best, ids = logits.topk(width, dim=-1)
     in_k = torch.arange(width, device=logits.device) < top_k
+    # Softmax and cumulative sums go row by row; a plain sum rounds differently with the number
+    # of rows, and with it the set of tokens would depend on the batch.
+    probs = torch.softmax(logits, dim=-1).gather(1, ids) * in_k
+    mass = probs.cumsum(dim=-1, dtype=torch.float64)
     # The mass outside `width` counts only where no top-k has cut it off.
-    everything = torch.logsumexp(logits, dim=-1, keepdim=True)
-    kept = torch.logsumexp(best.masked_fill(~in_k, -torch.inf), dim=-1, keepdim=True)
-    probs = (best - torch.where(top_k < vocab_size, kept, everything)).exp() * in_k
-    mass_before = probs.cumsum(dim=-1) - probs
-    keep = in_k & ((mass_before < top_p) | (top_p >= 1))
+    total = mass[:, -1:].masked_fill(top_k >= vocab_size, 1.0)
+    keep = in_k & ((mass - probs < top_p * total) | (top_p >= 1))
     keep[:, 0] = True
     last = keep.sum(dim=-1, keepdim=True) - 1
-    is_decided = (last.squeeze(1) < width - 1) | (top_k.squeeze(1) <= width)
-    is_decided |= width == vocab_size
     # A row that keeps everything needs no threshold at all.
     keeps_all = (top_k >= vocab_size) & (top_p >= 1)
     threshold = best.gather(1, last).masked_fill(keeps_all, -torch.inf)
-    return threshold, is_decided | keeps_all.squeeze(1)
+    is_decided = keeps_all | (top_k <= width) | ((top_k >= vocab_size) & (last < width - 1))
+    return threshold, is_decided.squeeze(1)
 
 
 def draw(logits: torch.Tensor, uniforms: torch.Tensor) -> torch.Tensor:

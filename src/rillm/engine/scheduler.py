@@ -112,10 +112,11 @@ class Scheduler:
     def abort(self, request_id: int, choice: int | None = None) -> None:
         """Drop a request, or one of its choices, and free its blocks; unknown ids are ignored.
 
-        While a prefill is shared, its sequence stands for all choices and goes with the request.
+        While a prefill is shared, its sequence stands for all choices and goes with the request
+        only.
         """
         for sequence in list(self._live.get(request_id, [])):
-            if choice is None or choice == sequence.choice:
+            if choice is None or (choice == sequence.choice and sequence.num_forks == 1):
                 self._retire(sequence)
 
     # ---- choosing a step -------------------------------------------------------------------
@@ -283,7 +284,7 @@ class Scheduler:
             if reason == "stop" and token.token_id != params.eos_token_id:
                 delta.stop_token_id = token.token_id
             if reason == "error":
-                delta.token_ids = []
+                delta.token_ids, delta.logprobs = [], None
                 delta.error = (
                     "no token can be sampled: logits are not finite or exclude every token"
                 )

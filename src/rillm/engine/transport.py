@@ -43,11 +43,10 @@ class FrameSocket(Generic[Sent, Received]):
         Raises:
             OSError: the other end is gone.
         """
-        at = len(self._unsent)
-        self._unsent.extend(bytes(_LENGTH_BYTES))
-        self._encoder.encode_into(message, self._unsent, at + _LENGTH_BYTES)
-        size = len(self._unsent) - at - _LENGTH_BYTES
-        self._unsent[at : at + _LENGTH_BYTES] = size.to_bytes(_LENGTH_BYTES, "little")
+        # Encoded apart, so that a message that cannot be leaves no half frame behind.
+        body = self._encoder.encode(message)
+        self._unsent += len(body).to_bytes(_LENGTH_BYTES, "little")
+        self._unsent += body
         self.flush()
 
     def flush(self) -> None:

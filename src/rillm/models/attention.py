@@ -17,7 +17,7 @@ from rillm.models.kv_cache import KVCache
 
 
 class AttentionPlan:
-    """The attention of one step: made once, used by every layer. Does not wait for the device."""
+    """The attention of one step: made once, used by every layer. Reads nothing back from the device."""
 
     def __init__(
         self, config: ModelConfig, batch: ForwardBatch, kv_cache: KVCache, dtype: torch.dtype
@@ -102,7 +102,7 @@ class AttentionPlan:
                 self._nothing, queries, k[:, :, block.keys], beta=0, alpha=self._scale
             )
             rows = scores.view(num_kv_heads, group_size, -1, scores.shape[2])
-            rows[..., -block.mask.shape[1] :].masked_fill_(block.mask, float("-inf"))
+            rows[..., -block.mask.shape[1] :] += block.mask
             weights = torch.softmax(scores, dim=-1)
             result = torch.bmm(weights, v[:, block.keys])
             out[:, :, block.queries] = result.view(num_kv_heads, group_size, -1, head_dim)

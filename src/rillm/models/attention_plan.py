@@ -42,7 +42,8 @@ class QueryBlock:
     keys: slice
     """Keys of the chunk that any of them sees."""
     mask: Tensor
-    """[queries, m] bool, True where one of the last m keys is hidden; the others are seen."""
+    """[queries, m] for the last m keys, 0 or minus infinity, in the model's dtype; all queries
+    see the keys before."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,13 +90,13 @@ _FREE_PADDING = 128
 def plan_window(
     batch: ForwardBatch, window: int | None, block_size: int, dtype: torch.dtype
 ) -> WindowPlan:
-    """Plan the attention of one step. Does not wait for the device.
+    """Plan the attention of one step. Reads nothing back from the device.
 
     Args:
         batch: the step.
         window: last positions that a token sees, itself included; None means all.
         block_size: tokens of a KV cache block.
-        dtype: of the decode masks.
+        dtype: of the masks.
     """
     return _Planner(batch, window, block_size, dtype).plan()
 
@@ -164,10 +165,7 @@ class _Planner:
         blocks = (positions // self._block_size).clamp_(max=tables.shape[1] - 1)
         slots = tables.gather(1, blocks) * self._block_size + positions % self._block_size
         slots.masked_fill_(padding, 0)
-        mask = None
-        if min(spans) < longest:
-            mask = torch.zeros(padding.shape, dtype=self._dtype, device=self._device)
-            mask = mask.masked_fill_(padding, float("-inf"))[:, None, None]
+        mask = self._additive(padding)[:, None, None] if min(spans) < longest else None
         return DecodeGroup(rows, slots.flatten(), mask)
 
     def _sequence_slots(self, index: int, start: int, stop: int) -> Slots:
@@ -219,7 +217,16 @@ class _Planner:
             windowed = self._window is not None and self._first_seen(high - 1) > 0
             masked_from = low if windowed else first_query + start
             keys = torch.arange(masked_from, high, device=self._device)
-            mask = keys > queries.unsqueeze(1)
+            hidden = keys > queries.unsqueeze(1)
             if self._window is not None and windowed:
-                mask |= keys <= queries.unsqueeze(1) - self._window
-            yield QueryBlock(slice(start, stop), slice(low - first_key, high - first_key), mask)
+                hidden |= keys <= queries.unsqueeze(1) - self._window
+            yield QueryBlock(
+                queries=slice(start, stop),
+                keys=slice(low - first_key, high - first_key),
+                mask=self._additive(hidden),
+            )
+
+    def _additive(self, hidden: Tensor) -> Tensor:
+        # Adding is several times faster than filling by a mask of booleans.
+        mask = torch.zeros(hidden.shape, dtype=self._dtype, device=self._device)
+        return mask.masked_fill_(hidden, float("-inf"))

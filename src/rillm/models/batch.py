@@ -13,7 +13,7 @@ class ForwardBatch:
 
     The tokens of one sequence are neighbours, in position order; each sequence's last token
     stands at position `seq_len - 1`. Tensors are on the model's device, lists are not, so that
-    planning a step never waits for the device.
+    planning a step reads nothing back from it.
     """
 
     token_ids: Tensor

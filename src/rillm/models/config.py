@@ -8,7 +8,7 @@ Imports no torch: the frontend reads the same facts.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -127,7 +127,7 @@ class ModelConfig:
             head_dim=_head_dim(fields, architecture, hidden_size, num_heads),
             intermediate_size=fields.integer("intermediate_size"),
             max_position_embeddings=max_positions,
-            rms_norm_eps=fields.number("rms_norm_eps", 1e-6),
+            rms_norm_eps=fields.number("rms_norm_eps", 1e-6, above=0),
             rope_theta=rope_theta,
             rope_scaling=rope_scaling,
             tie_word_embeddings=fields.boolean("tie_word_embeddings", False),
@@ -224,7 +224,7 @@ def _attention_biases(fields: JsonFields, architecture: Architecture) -> tuple[b
 
 def _rope(fields: JsonFields, max_positions: int) -> tuple[float, RopeScaling | None]:
     rope = fields.nested("rope_parameters" if "rope_parameters" in fields else "rope_scaling")
-    theta = rope.number("rope_theta", fields.number("rope_theta", 10000.0))
+    theta = rope.number("rope_theta", fields.number("rope_theta", 10000.0, above=1), above=1)
     type_key = "rope_type" if "rope_type" in rope else "type"
     kind = rope.text(type_key, "default")
     if kind not in ROPE_TYPES:
@@ -234,35 +234,33 @@ def _rope(fields: JsonFields, max_positions: int) -> tuple[float, RopeScaling | 
             raise source.error("partial_rotary_factor", "supported is 1")
     if kind == "default":
         return theta, None
-    original = rope.integer(
-        "original_max_position_embeddings",
-        max_positions if kind != "llama3" else None,
+    return theta, _rope_scaling(rope, kind, max_positions)
+
+
+def _rope_scaling(rope: JsonFields, kind: str, max_positions: int) -> RopeScaling:
+    trained = None if kind == "llama3" else max_positions
+    plain = RopeScaling(
+        kind=kind,
+        factor=rope.number("factor"),
+        original_max_position_embeddings=rope.integer("original_max_position_embeddings", trained),
     )
-    factor = rope.number("factor")
-    if factor < 1:
+    if plain.factor < 1:
         raise rope.error("factor", "must be at least 1")
-    scaling = RopeScaling(kind=kind, factor=factor, original_max_position_embeddings=original)
     if kind == "llama3":
-        scaling = RopeScaling(
-            kind=kind,
-            factor=factor,
-            original_max_position_embeddings=original,
-            low_freq_factor=rope.number("low_freq_factor"),
-            high_freq_factor=rope.number("high_freq_factor"),
-        )
-    elif kind == "yarn":
-        scaling = RopeScaling(
-            kind=kind,
-            factor=factor,
-            original_max_position_embeddings=original,
-            beta_fast=rope.number("beta_fast", 32.0),
-            beta_slow=rope.number("beta_slow", 1.0),
+        low = rope.number("low_freq_factor", above=0)
+        high = rope.number("high_freq_factor", above=low)
+        return replace(plain, low_freq_factor=low, high_freq_factor=high)
+    if kind == "yarn":
+        return replace(
+            plain,
+            beta_fast=rope.number("beta_fast", 32.0, above=0),
+            beta_slow=rope.number("beta_slow", 1.0, above=0),
             attention_factor=rope.optional_number("attention_factor"),
             mscale=rope.optional_number("mscale"),
             mscale_all_dim=rope.optional_number("mscale_all_dim"),
             truncate=rope.boolean("truncate", True),
         )
-    return theta, scaling
+    return plain
 
 
 def _layer_windows(

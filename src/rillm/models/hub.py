@@ -5,6 +5,7 @@ Knows nothing of what the files hold. Imports no torch.
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import huggingface_hub
@@ -37,8 +38,8 @@ def resolve_model(model: str, revision: str | None = None) -> Path:
         ConfigError: there is no such directory, the id is unknown or needs permission, or the
             hub could not be reached and the model is not in the local cache.
     """
-    directory = Path(model).expanduser()
-    if directory.is_dir():
+    directory = Path(os.path.expanduser(model))
+    if model and directory.is_dir():
         if revision is not None:
             raise ConfigError(f"revision {revision!r} given, but {model!r} is a local directory")
         return directory

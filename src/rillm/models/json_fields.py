@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Iterator
 from pathlib import Path
 from typing import cast
@@ -55,11 +56,13 @@ class JsonFields:
             raise self.error(key, f"must be an integer of at least {minimum}")
         return value
 
-    def number(self, key: str, default: float | None = None) -> float:
-        """An integer or a float."""
+    def number(self, key: str, default: float | None = None, *, above: float = -math.inf) -> float:
+        """A finite integer or float greater than `above`."""
         value = self._value(key, default)
         if not isinstance(value, int | float) or isinstance(value, bool):
             raise self.error(key, "must be a number")
+        if not above < value < math.inf:
+            raise self.error(key, f"must be finite and above {above:g}")
         return float(value)
 
     def optional_number(self, key: str) -> float | None:

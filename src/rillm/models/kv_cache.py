@@ -79,6 +79,7 @@ class KVCache:
         torch.index_select(self.values[layer], 0, slots, out=v)
         return k, v
 
+    @torch.inference_mode()
     def copy_blocks(self, pairs: list[tuple[int, int]]) -> None:
         """Copy blocks, for copy on write.
 
