@@ -20,6 +20,9 @@ import tempfile
 import time
 from pathlib import Path
 
+# As the client sets it for a core process; read by torch when it first allocates.
+os.environ.setdefault("THP_MEM_ALLOC_ENABLE", "1")
+
 import torch
 from floors import bf16_flops, read_bandwidth
 from shapes import SHAPES, make_checkpoint, num_parameters
