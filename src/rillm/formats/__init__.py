@@ -1,0 +1,1 @@
+"""What model output means: reasoning, content, tool calls. Standard library only."""

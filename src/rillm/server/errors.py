@@ -1,0 +1,96 @@
+"""Errors on the wire: one table from class to status, one shape for every body."""
+
+from __future__ import annotations
+
+from http import HTTPStatus
+
+import msgspec
+from starlette.exceptions import HTTPException
+from starlette.requests import ClientDisconnect, Request
+from starlette.responses import Response
+
+from rillm.errors import (
+    CapacityError,
+    EngineDeadError,
+    EngineError,
+    InvalidRequestError,
+    ModelNotFoundError,
+    RequestError,
+)
+
+JSON = "application/json"
+RETRY_AFTER_S = "1"
+CLIENT_CLOSED_REQUEST = 499
+"""Nobody reads it; proxies and logs use this number for a caller that went away."""
+
+
+class MalformedBodyError(InvalidRequestError):
+    """The body is not JSON, or a field has the wrong JSON type."""
+
+
+_STATUS: tuple[tuple[type[Exception], int, str], ...] = (
+    (MalformedBodyError, 400, "Bad Request"),
+    (ModelNotFoundError, 404, "NotFoundError"),
+    (RequestError, 400, "BadRequestError"),
+    (CapacityError, 503, "ServiceUnavailableError"),
+    (ClientDisconnect, CLIENT_CLOSED_REQUEST, "ClientClosedRequest"),
+)
+"""First match wins; what is not listed is our fault: 500."""
+
+_PUBLIC_TEXT: tuple[tuple[type[Exception], str], ...] = (
+    (EngineDeadError, "The engine has stopped. Please try again later."),
+    (Exception, "Internal server error"),
+)
+"""What a caller is told of a 500: the cause is for the log."""
+
+
+class ErrorDetail(msgspec.Struct, frozen=True):
+    """The object under `error`."""
+
+    message: str
+    type: str
+    param: str | None
+    code: int
+    """The HTTP status."""
+
+
+class ErrorBody(msgspec.Struct, frozen=True):
+    """The body of every refusal, and the last data of a stream that failed."""
+
+    error: ErrorDetail
+
+
+def error_body(error: Exception) -> ErrorBody:
+    """Describe `error` as the wire does.
+
+    Args:
+        error: of any class; what is not in the table becomes a 500 with a fixed text.
+    """
+    if isinstance(error, HTTPException):
+        phrase = HTTPStatus(error.status_code).phrase
+        return ErrorBody(ErrorDetail(error.detail, phrase, None, error.status_code))
+    for kind, status, name in _STATUS:
+        if isinstance(error, kind):
+            param = error.param if isinstance(error, RequestError) else None
+            return ErrorBody(ErrorDetail(str(error), name, param, status))
+    message = next(text for kind, text in _PUBLIC_TEXT if isinstance(error, kind))
+    return ErrorBody(ErrorDetail(message, "InternalServerError", None, 500))
+
+
+def error_response(request: Request, error: Exception) -> Response:
+    """Answer a request that failed before its response began; a Starlette handler."""
+    body = error_body(error)
+    headers = dict(error.headers or {}) if isinstance(error, HTTPException) else {}
+    if isinstance(error, CapacityError):
+        headers["Retry-After"] = RETRY_AFTER_S
+    return Response(msgspec.json.encode(body), body.error.code, headers=headers, media_type=JSON)
+
+
+HANDLED: tuple[type[Exception], ...] = (
+    RequestError,
+    CapacityError,
+    EngineError,
+    ClientDisconnect,
+    HTTPException,
+)
+"""Answered without a traceback; anything else is logged by the server as well."""

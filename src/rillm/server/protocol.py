@@ -1,0 +1,255 @@
+"""Request bodies as the OpenAI API has them, with vLLM's extra fields at the top level.
+
+Wrong JSON types are refused on decoding; unknown fields are ignored, since clients send what
+other servers understand. A known field that would change the answer and is not supported is
+refused, never ignored.
+
+Source: the OpenAI API reference (chat completions, completions) and the request protocol of
+vLLM 0.33.
+"""
+
+from __future__ import annotations
+
+import re
+import uuid
+from typing import Annotated, Any, ClassVar, TypeVar
+
+import msgspec
+from msgspec import Meta
+from starlette.exceptions import HTTPException
+from starlette.requests import Request
+
+from rillm.errors import InvalidRequestError
+from rillm.server.errors import MalformedBodyError
+
+MAX_BODY_BYTES = 32 * 2**20
+MAX_STOP_STRINGS = 4
+MAX_PROMPTS = 1024
+INLINE_BODY_BYTES = 8192
+"""Larger bodies are encoded in a thread: a long prompt must not hold up other streams."""
+
+Int64 = Annotated[int, Meta(ge=-(2**63), le=2**63 - 1)]
+"""What the engine's messages can carry; a longer number is refused where it enters."""
+
+_REQUEST_ID = re.compile(r"[!-~]{1,128}")
+_CACHE_SALT = re.compile(r"[^@/\\\0]{1,128}")
+_MSGSPEC_PATH = re.compile(r" - at `(?:key in )?\$(?P<path>[^`]*)`$")
+
+
+class StreamOptions(msgspec.Struct):
+    """What a stream says besides its deltas."""
+
+    include_usage: bool = False
+    """Send one chunk with the usage of the whole call before `[DONE]`."""
+    continuous_usage_stats: bool = False
+    """Also put the usage so far in every chunk; only with `include_usage`."""
+
+
+class GenerationRequest(msgspec.Struct, kw_only=True):
+    """The fields that both routes share. None means: the model's or the built-in default."""
+
+    UNSUPPORTED: ClassVar[tuple[str, ...]] = (
+        "structured_outputs",
+        "guided_json",
+        "guided_regex",
+        "guided_choice",
+        "guided_grammar",
+        "use_beam_search",
+        "truncate_prompt_tokens",
+        "prompt_logprobs",
+        "logprob_token_ids",
+    )
+    """Fields refused when set, because ignoring them would change the answer."""
+
+    model: str | None = None
+    stream: bool | None = None
+    stream_options: StreamOptions | None = None
+    n: Int64 | None = None
+    temperature: float | None = None
+    top_p: float | None = None
+    top_k: Int64 | None = None
+    min_p: float | None = None
+    repetition_penalty: float | None = None
+    presence_penalty: float | None = None
+    frequency_penalty: float | None = None
+    seed: Int64 | None = None
+    stop: str | list[str] | None = None
+    stop_token_ids: list[int] | None = None
+    ignore_eos: bool | None = None
+    min_tokens: Int64 | None = None
+    logit_bias: dict[str, float] | None = None
+    bad_words: list[str] | None = None
+    allowed_token_ids: list[int] | None = None
+    include_stop_str_in_output: bool | None = None
+    skip_special_tokens: bool | None = None
+    priority: Int64 | None = None
+    request_id: str | None = None
+    cache_salt: str | None = None
+    return_token_ids: bool | None = None
+    response_format: dict[str, Any] | None = None
+    structured_outputs: Any = None
+    guided_json: Any = None
+    guided_regex: Any = None
+    guided_choice: Any = None
+    guided_grammar: Any = None
+    use_beam_search: Any = None
+    truncate_prompt_tokens: Any = None
+    prompt_logprobs: Any = None
+    logprob_token_ids: Any = None
+
+
+class ChatCompletionRequest(GenerationRequest, kw_only=True):
+    """Body of POST /v1/chat/completions."""
+
+    UNSUPPORTED: ClassVar[tuple[str, ...]] = (
+        *GenerationRequest.UNSUPPORTED,
+        "chat_template",
+        "documents",
+        "echo",
+        "thinking_token_budget",
+    )
+
+    messages: list[dict[str, Any]]
+    """Templates read fields of their own choice, so these are checked by who renders them."""
+    max_tokens: Int64 | None = None
+    """The older name of `max_completion_tokens`, which wins."""
+    max_completion_tokens: Int64 | None = None
+    logprobs: bool | None = None
+    top_logprobs: Int64 | None = None
+    tools: list[dict[str, Any]] | None = None
+    tool_choice: str | dict[str, Any] | None = None
+    add_generation_prompt: bool | None = None
+    """None: true, unless the final message is continued."""
+    continue_final_message: bool = False
+    chat_template_kwargs: dict[str, Any] | None = None
+    chat_template: Any = None
+    documents: Any = None
+    echo: Any = None
+    thinking_token_budget: Any = None
+
+
+class CompletionRequest(GenerationRequest, kw_only=True):
+    """Body of POST /v1/completions."""
+
+    UNSUPPORTED: ClassVar[tuple[str, ...]] = (
+        *GenerationRequest.UNSUPPORTED,
+        "suffix",
+        "prompt_embeds",
+    )
+
+    prompt: str | list[str | int | list[int]]
+    """One text, texts, one prompt's token ids, or several prompts' token ids."""
+    max_tokens: Int64 | None = None
+    """None: 16, as in the OpenAI API."""
+    logprobs: Int64 | None = None
+    echo: bool = False
+    suffix: str | None = None
+    best_of: Int64 | None = None
+    prompt_embeds: Any = None
+
+
+Body = TypeVar("Body", bound=GenerationRequest)
+
+
+async def read_body(request: Request) -> bytes:
+    """Read a request's JSON body.
+
+    Raises:
+        MalformedBodyError: the content type is not JSON.
+        HTTPException: 413, the body is larger than `MAX_BODY_BYTES`.
+        ClientDisconnect: the client went away while sending.
+    """
+    media_type = request.headers.get("content-type", "").partition(";")[0].strip().lower()
+    if media_type != "application/json":
+        raise MalformedBodyError(
+            f"Content-Type is {media_type!r}, must be 'application/json'", param="Content-Type"
+        )
+    parts: list[bytes] = []
+    num_bytes = 0
+    async for part in request.stream():
+        num_bytes += len(part)
+        if num_bytes > MAX_BODY_BYTES:
+            raise HTTPException(413, f"length limit exceeded: at most {MAX_BODY_BYTES} bytes")
+        parts.append(part)
+    return b"".join(parts)
+
+
+def decode_body(body: bytes, decoder: msgspec.json.Decoder[Body]) -> Body:
+    """Decode a body and check what the two routes share.
+
+    Raises:
+        MalformedBodyError: not JSON, or a field of the wrong type; `param` is its path.
+        InvalidRequestError: a field's value cannot be served.
+    """
+    try:
+        request = decoder.decode(body)
+    except msgspec.ValidationError as error:
+        raise _malformed(str(error)) from None
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+        raise MalformedBodyError(f"1 validation error: the body is not JSON: {error}") from None
+    _check_unsupported(request)
+    if request.stream_options is not None and not request.stream:
+        raise InvalidRequestError(
+            "stream_options is set, must be absent unless stream is true", param="stream_options"
+        )
+    if isinstance(request.stop, list) and len(request.stop) > MAX_STOP_STRINGS:
+        raise InvalidRequestError(
+            f"stop has {len(request.stop)} strings, at most {MAX_STOP_STRINGS}", param="stop"
+        )
+    for name, value, pattern in (
+        ("cache_salt", request.cache_salt, _CACHE_SALT),
+        ("request_id", request.request_id, _REQUEST_ID),
+    ):
+        if value is not None and not pattern.fullmatch(value):
+            raise InvalidRequestError(
+                f"{name} is {value!r}, must match {pattern.pattern!r}", param=name
+            )
+    return request
+
+
+def _malformed(message: str) -> MalformedBodyError:
+    found = _MSGSPEC_PATH.search(message)
+    path = found["path"].removeprefix(".") if found else ""
+    expected = message[: found.start()] if found else message
+    if missing := re.search(r"missing required field `(\w+)`", message):
+        path = f"{path}.{missing.group(1)}".removeprefix(".")
+    prefix = f"{path}: " if path else ""
+    return MalformedBodyError(f"1 validation error: {prefix}{expected}", param=path or None)
+
+
+def _check_unsupported(request: GenerationRequest) -> None:
+    for name in request.UNSUPPORTED:
+        value = getattr(request, name)
+        if value is not None and value is not False:
+            raise InvalidRequestError(
+                f"{name} is {value!r}, must be absent: it is not supported yet", param=name
+            )
+    format_type = (request.response_format or {}).get("type", "text")
+    if format_type != "text":
+        raise InvalidRequestError(
+            f"response_format.type is {format_type!r}, must be 'text': structured output is "
+            "not in this version yet",
+            param="response_format",
+        )
+
+
+def request_id_of(http: Request, body: GenerationRequest) -> str:
+    """The id of a request: the `X-Request-Id` header's, else the body's, else a random one.
+
+    Raises:
+        InvalidRequestError: the header is longer than 128 characters or not printable ASCII.
+    """
+    header = http.headers.get("x-request-id")
+    if header is None:
+        return body.request_id or uuid.uuid4().hex
+    if not _REQUEST_ID.fullmatch(header):
+        raise InvalidRequestError(
+            f"X-Request-Id is {header!r}, must match {_REQUEST_ID.pattern!r}",
+            param="X-Request-Id",
+        )
+    return header
+
+
+def engine_request_id(request_id: str) -> str:
+    """An id for the engine: callers may send one id twice at a time, the engine takes it once."""
+    return f"{request_id}-{uuid.uuid4().hex[:8]}"

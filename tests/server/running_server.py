@@ -1,0 +1,19 @@
+"""What the tests know of the session's server."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from rillm.async_llm import AsyncLLM
+
+
+@dataclass
+class RunningServer:
+    """The bundled model behind HTTP; the loop runs in another thread."""
+
+    llm: AsyncLLM
+    port: int
+
+    @property
+    def url(self) -> str:
+        return f"http://127.0.0.1:{self.port}/v1"
