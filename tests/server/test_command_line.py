@@ -41,7 +41,7 @@ def test_serve_says_where_streams_and_leaves_nothing_behind(
 ) -> None:
     assert serving.stderr is not None
     line = serving.stderr.readline()
-    found = re.search(r"serves bundled: .+ on \w+, \d+ MiB KV cache .+ at (http://\S+)$", line)
+    found = re.search(r"serves bundled: .+ on \w+, \d+ MiB in memory, .+ at (http://\S+)$", line)
     assert found, line
     children = psutil.Process(serving.pid).children(recursive=True)
     assert children

@@ -124,13 +124,15 @@ class _Server(uvicorn.Server):
             return error
         host = f"[{self._config.host}]" if ":" in self._config.host else self._config.host
         logger.info(
-            "rillm %s serves %s: %s on %s, %.0f MiB KV cache for %d tokens, at http://%s:%d",
+            "rillm %s serves %s: %s on %s, %.0f MiB in memory, KV cache for %d tokens (%.0f MiB), "
+            "at http://%s:%d",
             __version__,
             ", ".join(self._engine.args.served_names()),
             info.dtype,
             info.device,
-            info.kv_cache_bytes / 2**20,
+            info.memory_bytes / 2**20,
             info.num_blocks * info.block_size,
+            info.kv_cache_bytes / 2**20,
             host,
             port,
         )
