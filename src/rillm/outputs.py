@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from bisect import insort
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
+from operator import attrgetter
 from typing import Any, overload
 
 
@@ -149,11 +151,14 @@ class RequestOutput:
         """
         self.finished |= later.finished
         self.metrics = later.metrics or self.metrics
-        by_index = {completion.index: i for i, completion in enumerate(self.outputs)}
+        if later.num_cached_tokens is not None:
+            self.num_cached_tokens = later.num_cached_tokens
+        self.prompt_logprobs = later.prompt_logprobs or self.prompt_logprobs
         for new in later.outputs:
-            at = by_index.get(new.index)
+            indices = [completion.index for completion in self.outputs]
+            at = indices.index(new.index) if new.index in indices else None
             if at is None:
-                self.outputs.append(new)
+                insort(self.outputs, new, key=attrgetter("index"))
             elif not aggregate:
                 self.outputs[at] = new
             else:

@@ -56,7 +56,7 @@ async def until(condition: Callable[[], bool], what: str) -> None:
     """Wait for something that happens in another process."""
     try:
         async with asyncio.timeout(30):
-            while not condition():
+            while not condition():  # noqa: ASYNC110 - no event of ours to wait for
                 await asyncio.sleep(0.01)
     except TimeoutError:
         pytest.fail(f"never happened: {what}")

@@ -16,9 +16,7 @@ NUM_TOKENS = 24
 
 @pytest.fixture(scope="module")
 def checkpoints(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
-    return {
-        family: make_checkpoint(family, tmp_path_factory.mktemp(family)) for family in FAMILIES
-    }
+    return {family: make_checkpoint(family, tmp_path_factory.mktemp(family)) for family in FAMILIES}
 
 
 def prompts_of(lengths: list[int], seed: int = 0) -> list[list[int]]:
@@ -79,9 +77,7 @@ def test_greedy_tokens_equal_transformers(
 
 
 @pytest.mark.parametrize("family", FAMILIES)
-def test_prefix_cache_hits_do_not_change_tokens(
-    family: str, checkpoints: dict[str, Path]
-) -> None:
+def test_prefix_cache_hits_do_not_change_tokens(family: str, checkpoints: dict[str, Path]) -> None:
     llm = engine(checkpoints[family])
     first, *others = prompts_of([48, 9, 20, 1])
     prompts = [first] + [first[:40] + other for other in others]

@@ -115,7 +115,9 @@ def test_formats_use_the_standard_library_only() -> None:
 
 @pytest.mark.parametrize("module", NO_TORCH)
 def test_frontend_imports_without_torch(module: str) -> None:
-    code = f"import sys, {module}; sys.exit(any(m in sys.modules for m in ('torch', 'transformers')))"
+    code = (
+        f"import sys, {module}; sys.exit(any(m in sys.modules for m in ('torch', 'transformers')))"
+    )
     environment = os.environ | {"PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
     subprocess.run([sys.executable, "-c", code], check=True, env=environment, timeout=60)
 

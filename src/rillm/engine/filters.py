@@ -76,15 +76,14 @@ def draw(logits: torch.Tensor, uniforms: torch.Tensor) -> torch.Tensor:
 
     Args:
         logits: [S, V] float32, at the temperature, dropped tokens at -inf.
-        uniforms: [S] float64 in [0, 1); the only source of randomness.
+        uniforms: [S] float64 in [0, 1), with 53 bits; the only source of randomness.
 
     Returns:
         [S] int64 token ids, never one of probability 0.
     """
     mass = torch.softmax(logits, dim=-1).cumsum(dim=-1, dtype=torch.float64)
-    total = mass[:, -1:]
-    below_total = torch.nextafter(total, torch.zeros_like(total))
-    target = torch.minimum(uniforms.unsqueeze(1) * total, below_total)
+    # Less than the total, which is close to 1: a uniform is at most 1 - 2**-53.
+    target = uniforms.unsqueeze(1) * mass[:, -1:]
     # Rows of NaN find no place at all; their token is refused later, but must be a token.
     drawn = torch.searchsorted(mass, target, right=True).squeeze(1)
     return drawn.clamp_(max=logits.shape[-1] - 1)

@@ -86,6 +86,10 @@ def _check(config: EngineConfig, model: ModelConfig) -> None:
     for name in ("max_num_seqs", "block_size"):
         if getattr(config, name) < 1:
             raise ConfigError(f"{name} is {getattr(config, name)}, must be at least 1")
+    if not 0 < config.gpu_memory_utilization <= 1:
+        raise ConfigError(
+            f"gpu_memory_utilization is {config.gpu_memory_utilization}, must be in (0, 1]"
+        )
     longest = model.max_position_embeddings
     if config.max_model_len is not None and not 1 < config.max_model_len <= longest:
         raise ConfigError(

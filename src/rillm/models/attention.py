@@ -17,7 +17,10 @@ from rillm.models.kv_cache import KVCache
 
 
 class AttentionPlan:
-    """The attention of one step: made once, used by every layer. Reads nothing back from the device."""
+    """The attention of one step: made once, used by every layer.
+
+    Reads nothing back from the device.
+    """
 
     def __init__(
         self, config: ModelConfig, batch: ForwardBatch, kv_cache: KVCache, dtype: torch.dtype
