@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import torch
 
-from rillm.engine.filters import apply_min_p, apply_top_k_top_p, draw
+from rillm.engine.filters import apply_min_p, apply_top_k_top_p, draw, most_probable
 from rillm.engine.logprobs import chosen_logprobs, top_logprobs
 from rillm.engine.messages import TokenLogprobs
 from rillm.engine.sampling_batch import Row, SamplingBatch
@@ -45,8 +45,9 @@ class Sampler:
         batch = self._batch
         original = logits.clone() if batch.with_logprobs else logits
         self._edit(logits, batch)
-        has_choice = logits.amax(dim=-1).isfinite()
-        tokens = self._pick(logits, batch)
+        best, greedy = most_probable(logits)
+        has_choice = best.isfinite()
+        tokens = self._pick(logits, greedy, batch)
         token_ids = torch.where(has_choice, tokens, -1).tolist()
         sampled = [SampledToken(token_id) for token_id in token_ids]
         if batch.with_logprobs:
@@ -70,10 +71,12 @@ class Sampler:
         if batch.penalties is not None:
             batch.penalties.apply(logits)
 
-    def _pick(self, logits: torch.Tensor, batch: SamplingBatch) -> torch.Tensor:
-        """Choose token ids, [L] int64."""
+    def _pick(
+        self, logits: torch.Tensor, greedy: torch.Tensor, batch: SamplingBatch
+    ) -> torch.Tensor:
+        """Choose token ids, [L] int64; `greedy` are the most probable ones."""
         if not batch.sampled:
-            return logits.argmax(dim=-1)
+            return greedy
         is_mixed = len(batch.sampled) < len(batch.rows)
         chosen = logits[batch.sampled_rows] if is_mixed else logits
         chosen = chosen.div_(batch.temperature)
@@ -84,7 +87,7 @@ class Sampler:
         drawn = draw(chosen, batch.uniforms())
         if not is_mixed:
             return drawn
-        return logits.argmax(dim=-1).index_copy_(0, batch.sampled_rows, drawn)
+        return greedy.index_copy_(0, batch.sampled_rows, drawn)
 
 
 def _completions_of_bad_words(row: Row) -> list[int]:

@@ -40,7 +40,7 @@ class Model(nn.Module):
         self._layers = layers
         self._norm = norm
         self._lm_head = lm_head
-        self._rotary = RotaryEmbedding(config, embedding.device)
+        self._rotary = RotaryEmbedding(config, embedding.device, embedding.dtype)
 
     @torch.inference_mode()
     def forward(self, batch: ForwardBatch, kv_cache: KVCache) -> Tensor:
@@ -55,7 +55,7 @@ class Model(nn.Module):
             for the rows that need it.
         """
         plan = AttentionPlan(self.config, batch, kv_cache, self.dtype)
-        cos, sin = self._rotary(batch.positions, self.dtype)
+        cos, sin = self._rotary(batch.positions, max(batch.seq_lens))
         hidden = F.embedding(batch.token_ids, self._embedding)
         for layer in self._layers:
             hidden = layer(hidden, cos, sin, plan)

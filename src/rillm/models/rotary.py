@@ -14,32 +14,44 @@ from torch import Tensor
 
 from rillm.models.config import ModelConfig, RopeScaling
 
+_FIRST_POSITIONS = 1024
+
 
 class RotaryEmbedding:
     """Cosines and sines of the positions of a step, for all its layers.
 
-    Computed from the positions each time, so that no table bounds the context or takes memory.
+    Kept in tables that grow with the longest context seen, so that a context no request has
+    asked for takes no memory.
     """
 
-    def __init__(self, config: ModelConfig, device: torch.device) -> None:
-        """Compute the frequencies of `config` in float32."""
+    def __init__(self, config: ModelConfig, device: torch.device, dtype: torch.dtype) -> None:
+        """Compute the frequencies of `config` in float32; results are of `dtype`."""
         frequencies, self._factor = _frequencies(config)
         self._frequencies = frequencies.to(device)
+        self._dtype = dtype
+        self._extend(_FIRST_POSITIONS)
 
-    def __call__(self, positions: Tensor, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
+    def __call__(self, positions: Tensor, num_positions: int) -> tuple[Tensor, Tensor]:
         """Cosines and signed sines.
 
         Args:
             positions: [T] int64.
-            dtype: of the result; computed in float32.
+            num_positions: more than the largest of them; a number, so that the device need not
+                be asked.
 
         Returns:
             Two tensors [T, 1, D] for `rotate`. The first half of the sines is negated.
         """
+        if num_positions > len(self._cos):
+            self._extend(1 << (num_positions - 1).bit_length())
+        return self._cos.index_select(0, positions), self._sin.index_select(0, positions)
+
+    def _extend(self, num_positions: int) -> None:
+        positions = torch.arange(num_positions, device=self._frequencies.device)
         angles = positions.to(torch.float32).unsqueeze(1) * self._frequencies
         cos, sin = angles.cos() * self._factor, angles.sin() * self._factor
-        cos = torch.cat((cos, cos), dim=-1).to(dtype).unsqueeze(1)
-        return cos, torch.cat((-sin, sin), dim=-1).to(dtype).unsqueeze(1)
+        self._cos = torch.cat((cos, cos), dim=-1).to(self._dtype).unsqueeze(1)
+        self._sin = torch.cat((-sin, sin), dim=-1).to(self._dtype).unsqueeze(1)
 
 
 def rotate(heads: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
