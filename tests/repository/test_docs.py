@@ -32,7 +32,7 @@ def test_ci_runs_the_test_command_of_the_readme() -> None:
     readme = (ROOT / "README.md").read_text()
     script = (ROOT / ".ci" / "run").read_text()
     (command,) = [line.strip() for line in readme.splitlines() if "pytest" in line]
-    assert command in script.replace("pip install -q", "pip install")
+    assert command in script
 
 
 def test_version_is_the_same_everywhere() -> None:
