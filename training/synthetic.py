@@ -118,9 +118,7 @@ def make_parameter(lexicon: Lexicon, kind: str | None = None) -> Parameter:
             ("The {l}", "The {l} of it", "the {l} to use", "{l}", "Which {l} to use", "The {l}.")
         ).format(l=label)
     if kind is None:
-        kind = rng.choice(
-            ("string",) * 6 + ("integer",) * 3 + ("number", "boolean", "enum")
-        )
+        kind = rng.choice(("string",) * 6 + ("integer",) * 3 + ("number", "boolean", "enum"))
     choices = []
     if kind == "enum":
         choices = list(dict.fromkeys(lexicon.any_word().lower() for _ in range(rng.randint(2, 4))))
