@@ -47,10 +47,8 @@ class Parameter:
 
     def schema(self) -> dict[str, Any]:
         """The parameter's JSON schema."""
-        if self.kind == "array":
-            schema: dict[str, Any] = {"type": "array", "items": {"type": "string"}}
-        elif self.kind == "enum":
-            schema = {"type": "string", "enum": self.choices}
+        if self.kind == "enum":
+            schema: dict[str, Any] = {"type": "string", "enum": self.choices}
         else:
             schema = {"type": self.kind}
         if self.description:
@@ -246,11 +244,6 @@ def make_value(lexicon: Lexicon, parameter: Parameter) -> tuple[Any, str, bool]:
         value, said = rng.random() < 0.5, ""
     elif parameter.kind == "enum":
         value = said = rng.choice(parameter.choices)
-    elif parameter.kind == "array":
-        value = [lexicon.any_word() for _ in range(rng.choice((1, 2, 2, 3, 3)))]
-        wide = len(value) > 1
-        end = rng.choice((" and ", ", ", ", and ")) if wide else ""
-        said = ", ".join(value[:-1]) + end + value[-1]
     else:
         value, wide = string_value(lexicon)
         said = value
