@@ -16,10 +16,12 @@ import os
 import platform
 import random
 import statistics
-import sys
 import tempfile
 import time
 from pathlib import Path
+
+# As the client sets it for a core process; torch reads it when it first allocates.
+os.environ.setdefault("THP_MEM_ALLOC_ENABLE", "1")
 
 import torch
 from floors import bf16_flops, read_bandwidth
@@ -220,10 +222,6 @@ def main() -> None:
     parser.add_argument("--no-transformers", action="store_true")
     parser.add_argument("--models", type=Path, default=Path(tempfile.gettempdir()) / "rillm-bench")
     options = parser.parse_args()
-    if "GLIBC_TUNABLES" not in os.environ:
-        # As the client starts a core process; read before the first line of a program runs.
-        os.environ["GLIBC_TUNABLES"] = "glibc.malloc.hugetlb=1"
-        os.execv(sys.executable, [sys.executable, *sys.argv])
     torch.set_num_threads(options.threads)
     torch.set_grad_enabled(False)
     print(json.dumps(measure(options)))
