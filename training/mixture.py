@@ -14,11 +14,11 @@ from words import Lexicon
 Maker = Callable[[Lexicon], Conversation]
 
 TRAINING: tuple[tuple[Maker, float], ...] = (
-    (call_kinds.call, 54),
-    (call_kinds.call_realistic, 13),
+    (call_kinds.call, 76),
+    (call_kinds.call_realistic, 18),
     (call_kinds.call_after_sentence, 3),
-    (call_kinds.parallel_same, 7),
-    (call_kinds.parallel_two, 7),
+    (call_kinds.parallel_same, 12),
+    (call_kinds.parallel_two, 14),
     (answer_kinds.plain_question, 36),
     (answer_kinds.plain_with_tools, 11),
     (call_kinds.no_function, 2),
