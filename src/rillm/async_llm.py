@@ -86,11 +86,6 @@ class AsyncLLM:
         return self._client.info
 
     @property
-    def is_ready(self) -> bool:
-        """Whether the model is loaded."""
-        return self._client.info is not None
-
-    @property
     def errored(self) -> bool:
         """Whether the engine has stopped for good."""
         return self._client.error is not None

@@ -24,6 +24,7 @@ from rillm.outputs import (
 )
 from rillm.sampling_params import RequestOutputKind, SamplingParams
 from rillm.text.candidates import decode_candidate
+from rillm.text.detokenizer import Detokenizer
 from rillm.text.stop import StopMatcher
 from rillm.text.tokenizer import Tokenizer
 
@@ -85,8 +86,9 @@ class ChoiceState:
         Returns:
             Whether a stop string ended the choice, so that the engine has to be told.
         """
-        num_new = len(delta.token_ids)
         found = self._add_text(delta) if self._detokenizer is not None else None
+        # Counted afterwards: what follows a stop string has been dropped.
+        num_new = len(delta.token_ids)
         self._token_ids += delta.token_ids
         self.num_tokens += num_new
         if delta.logprobs is not None and self._logprobs is not None:
@@ -122,23 +124,32 @@ class ChoiceState:
         num_shown = len(delta.token_ids)
         if delta.finish_reason == "stop" and not self._params.include_stop_str_in_output:
             num_shown -= 1
-        for i, token_id in enumerate(delta.token_ids[:num_shown]):
+        shown_ids = delta.token_ids[:num_shown]
+        if self._stop is None:
+            self._text.append(detokenizer.push(shown_ids))
+        else:
+            found = self._match(self._stop, detokenizer, shown_ids, delta)
+            if found is not None:
+                return found
+        if delta.finish_reason is not None:
+            self._text.append(self._rest())
+        return None
+
+    def _match(
+        self, stop: StopMatcher, detokenizer: Detokenizer, token_ids: list[int], delta: TokenDelta
+    ) -> str | None:
+        """Add tokens one by one up to a stop string; what follows it is dropped from the delta."""
+        for i, token_id in enumerate(token_ids):
             text = detokenizer.push([token_id])
-            if self._stop is None:
-                self._text.append(text)
-                continue
-            if self.num_tokens + i < self._params.min_tokens:
-                self._text.append(text)
-                continue
-            shown, found = self._stop.push(text)
-            self._text.append(shown)
+            found = None
+            if self.num_tokens + i >= self._params.min_tokens:
+                text, found = stop.push(text)
+            self._text.append(text)
             if found is not None:
                 del delta.token_ids[i + 1 :]
                 if delta.logprobs is not None:
                     del delta.logprobs[i + 1 :]
                 return found
-        if delta.finish_reason is not None:
-            self._text.append(self._rest())
         return None
 
     def _rest(self) -> str:
