@@ -10,7 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from rillm.models.attention_plan import PrefillChunk, WindowPlan, plan_window
+from rillm.models.attention_plan import DecodeGroup, PrefillChunk, WindowPlan, plan_window
 from rillm.models.batch import ForwardBatch
 from rillm.models.config import ModelConfig
 from rillm.models.kv_cache import KVCache
@@ -30,7 +30,7 @@ class AttentionPlan:
         self._slot_mapping = batch.slot_mapping
         self._num_decodes = batch.num_decodes
         by_window = {
-            window: plan_window(batch, window, kv_cache.block_size, dtype)
+            window: plan_window(batch, window, kv_cache.block_size, config.num_kv_heads, dtype)
             for window in dict.fromkeys(config.layer_windows)
         }
         self._plans = [by_window[window] for window in config.layer_windows]
@@ -68,20 +68,30 @@ class AttentionPlan:
         """Attend with one query per sequence: q and result [B, K, G, D]."""
         if plan.decode_order is not None:
             q = q.index_select(0, plan.decode_order)
-        results = []
-        for group in plan.decode_groups:
-            queries = q[group.rows]
-            keys, values = (
-                tensor.view(queries.shape[0], -1, *tensor.shape[1:]).transpose(1, 2)
-                for tensor in self._cache.read(layer, group.slots)
-            )
-            results.append(
-                F.scaled_dot_product_attention(queries, keys, values, attn_mask=group.mask)
-            )
+        results = [self._attend_group(layer, group, q[group.rows]) for group in plan.decode_groups]
         result = results[0] if len(results) == 1 else torch.cat(results)
         if plan.decode_order is None:
             return result
         return torch.empty_like(result).index_copy_(0, plan.decode_order, result)
+
+    def _attend_group(self, layer: int, group: DecodeGroup, q: Tensor) -> Tensor:
+        """Attend with the decodes of a group: q and result [B, K, G, D].
+
+        For several decodes, two batched products of whole heads take less than half the time of
+        the fused operator on the CPU. Scores are rounded to the dtype, as in `_prefill`.
+        """
+        if isinstance(group.slots, slice):
+            keys, values = self._cache.read(layer, group.slots)
+            k, v = (tensor.transpose(0, 1).unsqueeze(0) for tensor in (keys, values))
+            return F.scaled_dot_product_attention(q, k, v)
+        keys, values = self._cache.read_heads(layer, group.slots)
+        num_heads, group_size, head_dim = q.shape[0] * q.shape[1], q.shape[2], q.shape[3]
+        k, v = (tensor.view(num_heads, -1, head_dim) for tensor in (keys, values))
+        queries = q.reshape(num_heads, group_size, head_dim)
+        scores = torch.baddbmm(self._nothing, queries, k.transpose(1, 2), beta=0, alpha=self._scale)
+        if group.mask is not None:
+            scores.view(*q.shape[:3], -1).add_(group.mask)
+        return torch.bmm(torch.softmax(scores, dim=-1), v).view(q.shape)
 
     def _prefill(self, chunk: PrefillChunk, q: Tensor, k: Tensor, v: Tensor, out: Tensor) -> None:
         """Attend with the queries of one sequence.

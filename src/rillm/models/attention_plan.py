@@ -28,7 +28,8 @@ class DecodeGroup:
     rows: slice
     """Their places in `WindowPlan.decode_order`."""
     slots: Slots
-    """B * S slots."""
+    """A run of S slots of a single decode; or [B * K * S] int64, rows of `KVCache.read_heads` in
+    the order of decodes, KV heads and positions."""
     mask: Tensor | None
     """[B, 1, 1, S], 0 or minus infinity, in the model's dtype; None: nothing is padded."""
 
@@ -88,7 +89,11 @@ _FREE_PADDING = 128
 
 
 def plan_window(
-    batch: ForwardBatch, window: int | None, block_size: int, dtype: torch.dtype
+    batch: ForwardBatch,
+    window: int | None,
+    block_size: int,
+    num_kv_heads: int,
+    dtype: torch.dtype,
 ) -> WindowPlan:
     """Plan the attention of one step. Reads nothing back from the device.
 
@@ -96,20 +101,28 @@ def plan_window(
         batch: the step.
         window: last positions that a token sees, itself included; None means all.
         block_size: tokens of a KV cache block.
+        num_kv_heads: K.
         dtype: of the masks.
     """
-    return _Planner(batch, window, block_size, dtype).plan()
+    return _Planner(batch, window, block_size, num_kv_heads, dtype).plan()
 
 
 class _Planner:
     def __init__(
-        self, batch: ForwardBatch, window: int | None, block_size: int, dtype: torch.dtype
+        self,
+        batch: ForwardBatch,
+        window: int | None,
+        block_size: int,
+        num_kv_heads: int,
+        dtype: torch.dtype,
     ) -> None:
         self._batch = batch
         self._window = window
         self._block_size = block_size
         self._dtype = dtype
         self._device = batch.block_tables.device
+        self._num_kv_heads = num_kv_heads
+        self._heads = torch.arange(num_kv_heads, device=self._device).unsqueeze(1)
         self._limits = _CPU_LIMITS if self._device.type == "cpu" else _GPU_LIMITS
 
     def plan(self) -> WindowPlan:
@@ -151,6 +164,8 @@ class _Planner:
         spans = [self._span(end) for end in ends]
         if len(members) == 1:
             slots = self._sequence_slots(members[0], ends[0] - spans[0], ends[0])
+            if not isinstance(slots, slice):
+                slots = self._head_rows(slots.unsqueeze(0))
             return DecodeGroup(rows, slots, None)
         longest = max(spans)
         starts_and_ends = torch.tensor(
@@ -166,7 +181,11 @@ class _Planner:
         slots = tables.gather(1, blocks) * self._block_size + positions % self._block_size
         slots.masked_fill_(padding, 0)
         mask = self._additive(padding)[:, None, None] if min(spans) < longest else None
-        return DecodeGroup(rows, slots.flatten(), mask)
+        return DecodeGroup(rows, self._head_rows(slots), mask)
+
+    def _head_rows(self, slots: Tensor) -> Tensor:
+        """Rows [B * K * S] of single heads, for slots [B, S]."""
+        return (slots.unsqueeze(1) * self._num_kv_heads + self._heads).flatten()
 
     def _sequence_slots(self, index: int, start: int, stop: int) -> Slots:
         """Slots of the positions from `start` to before `stop` of one sequence."""

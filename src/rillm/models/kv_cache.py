@@ -12,6 +12,8 @@ Block 0 belongs to nobody: padding points there, and its slots stay zero.
 
 from __future__ import annotations
 
+import math
+
 import torch
 from torch import Tensor
 
@@ -19,7 +21,8 @@ from rillm.models.config import ModelConfig
 
 Slots = slice | Tensor
 """Slots in position order: a run, or [S] int64."""
-_WORKSPACE_STEP = 1024
+_WORKSPACE_STEP = 1 << 20
+"""Elements by which the workspace grows."""
 
 
 class KVCache:
@@ -47,7 +50,7 @@ class KVCache:
         """For each layer [num_slots, K, D]."""
         self.values: list[Tensor] = [layer[1] for layer in layers]
         """For each layer [num_slots, K, D]."""
-        self._workspace = torch.empty((2, 0, *shape[2:]), dtype=dtype, device=device)
+        self._workspace = torch.empty((2, 0), dtype=dtype, device=device)
 
     @staticmethod
     def block_bytes(config: ModelConfig, block_size: int, dtype: torch.dtype) -> int:
@@ -69,14 +72,31 @@ class KVCache:
         """
         if isinstance(slots, slice):
             return self.keys[layer][slots], self.values[layer][slots]
+        return self._gather(self.keys[layer], self.values[layer], slots)
+
+    def read_heads(self, layer: int, rows: Tensor) -> tuple[Tensor, Tensor]:
+        """Keys and values of single heads.
+
+        Args:
+            layer: index of the layer.
+            rows: [R] int64, slot * K + KV head.
+
+        Returns:
+            Two tensors [R, D], views of a workspace that the next call overwrites.
+        """
+        keys, values = (tensor.flatten(0, 1) for tensor in (self.keys[layer], self.values[layer]))
+        return self._gather(keys, values, rows)
+
+    def _gather(self, keys: Tensor, values: Tensor, rows: Tensor) -> tuple[Tensor, Tensor]:
         # A fresh result per layer would cost a page fault per 4 KiB, ten times the copy itself.
-        count = slots.numel()
-        if count > self._workspace.shape[1]:
-            rows = -(-count // _WORKSPACE_STEP) * _WORKSPACE_STEP
-            self._workspace = self._workspace.new_empty((2, rows, *self._workspace.shape[2:]))
-        k, v = self._workspace[0, :count], self._workspace[1, :count]
-        torch.index_select(self.keys[layer], 0, slots, out=k)
-        torch.index_select(self.values[layer], 0, slots, out=v)
+        shape = (rows.numel(), *keys.shape[1:])
+        size = math.prod(shape)
+        if size > self._workspace.shape[1]:
+            rounded = -(-size // _WORKSPACE_STEP) * _WORKSPACE_STEP
+            self._workspace = self._workspace.new_empty((2, rounded))
+        k, v = self._workspace[0, :size].view(shape), self._workspace[1, :size].view(shape)
+        torch.index_select(keys, 0, rows, out=k)
+        torch.index_select(values, 0, rows, out=v)
         return k, v
 
     @torch.inference_mode()
