@@ -19,10 +19,19 @@ def best_s(function: Callable[[], object], seconds: float = 1.0) -> float:
     return best
 
 
-def read_bandwidth() -> float:
-    """Bytes a second that all threads together read from memory."""
-    buffer = torch.ones(256 << 20, dtype=torch.float32)
-    return buffer.nbytes / best_s(buffer.sum, 3.0)
+class MemoryReader:
+    """Reads memory that no cache holds, with all threads.
+
+    On a shared machine the bandwidth can change by half from one second to the next: measure
+    it beside what is compared with it.
+    """
+
+    def __init__(self) -> None:
+        self._buffer = torch.ones(256 << 20, dtype=torch.float32)
+
+    def bandwidth(self, seconds: float = 0.5) -> float:
+        """Bytes a second: the best pass of as many as fit into `seconds`."""
+        return self._buffer.nbytes / best_s(self._buffer.sum, seconds)
 
 
 def bf16_flops() -> float:
