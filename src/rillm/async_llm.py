@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import AsyncGenerator, Iterable
+from collections.abc import AsyncGenerator, Iterable, Mapping
+from pathlib import Path
 
 from rillm.engine.client import EngineClient
 from rillm.engine.config import EngineInfo
@@ -37,7 +38,8 @@ class AsyncLLM:
         Raises:
             ConfigError: the model's configuration or tokenizer cannot be read.
         """
-        directory = args.model_directory()
+        self.directory: Path = args.model_directory()
+        directory = self.directory
         # First of all, so that the core loads while the tokenizer is read here.
         config = args.engine_config(directory)
         self.model_config: ModelConfig = ModelConfig.from_directory(directory)
@@ -79,6 +81,11 @@ class AsyncLLM:
         if info is not None:
             return info.max_model_len
         return self.args.max_model_len or self.model_config.max_position_embeddings
+
+    @property
+    def max_logprobs(self) -> int:
+        """Most alternatives a request may ask for."""
+        return self._inputs.max_logprobs
 
     @property
     def ready_info(self) -> EngineInfo | None:
@@ -149,6 +156,7 @@ class AsyncLLM:
         request_id: str,
         *,
         priority: int = 0,
+        stand_ins: Mapping[int, str] | None = None,
     ) -> AsyncGenerator[RequestOutput, None]:
         """Stream one request.
 
@@ -161,6 +169,8 @@ class AsyncLLM:
             sampling_params: what is asked of the sampler and the text.
             request_id: the caller's name for it, not in use by a live request.
             priority: lower runs earlier.
+            stand_ins: text to put for some token ids in the outputs' text, whether they are
+                special or not.
 
         Yields:
             Outputs of the kind the sampling params name; the last one has `finished` set.
@@ -170,7 +180,7 @@ class AsyncLLM:
             EngineGenerateError: the engine failed on this request.
             EngineDeadError: the engine has stopped.
         """
-        stream = await self._open(prompt, sampling_params, request_id, priority)
+        stream = await self._open(prompt, sampling_params, request_id, priority, stand_ins)
         try:
             while not stream.state.is_finished:
                 output = stream.state.take()
@@ -187,8 +197,7 @@ class AsyncLLM:
             stream = self._live.get(name)
             if stream is not None:
                 self._client.abort(stream.engine_id)
-                stream.state.abort()
-                stream.wake()
+                stream.abort()
 
     def shutdown(self) -> None:
         """Stop the engine and wait until its process is gone. Idempotent."""
@@ -201,7 +210,12 @@ class AsyncLLM:
             client.shutdown()
 
     async def _open(
-        self, prompt: PromptType, params: SamplingParams, request_id: str, priority: int
+        self,
+        prompt: PromptType,
+        params: SamplingParams,
+        request_id: str,
+        priority: int,
+        stand_ins: Mapping[int, str] | None,
     ) -> _Stream:
         if not isinstance(request_id, str) or not request_id:
             raise InvalidRequestError("request_id must be a non-empty string", param="request_id")
@@ -222,8 +236,13 @@ class AsyncLLM:
                 self.tokenizer,
                 stream_interval=self.args.stream_interval,
                 keeps_metrics=not self.args.disable_log_stats,
+                stand_ins=stand_ins,
             )
-            self._client.submit(processed.request, stream.put)
+            if stream.is_aborted:
+                stream.state.abort()
+            else:
+                self._client.submit(processed.request, stream.put)
+                stream.is_submitted = True
         except BaseException:
             del self._live[request_id]
             raise
@@ -254,6 +273,8 @@ class _Stream:
     def __init__(self, request_id: str, engine_id: int, client: EngineClient) -> None:
         self.request_id = request_id
         self.engine_id = engine_id
+        self.is_aborted = False
+        self.is_submitted = False
         self._client = client
         self._error: EngineError | None = None
         self._waiter: asyncio.Future[None] | None = None
@@ -267,6 +288,13 @@ class _Stream:
         elif self.state.add(delta):
             self._client.abort_choice(self.engine_id, delta.choice)
         self.wake()
+
+    def abort(self) -> None:
+        """End all open choices, at once or as soon as there are any."""
+        self.is_aborted = True
+        if self.is_submitted:
+            self.state.abort()
+            self.wake()
 
     def wake(self) -> None:
         """Let the reader look again."""

@@ -13,6 +13,7 @@ from rillm import __version__
 from rillm.async_llm import AsyncLLM
 from rillm.engine_args import AsyncEngineArgs
 from rillm.errors import ConfigError, RillmError
+from rillm.formats_cli import app as formats_app
 from rillm.server.protocol import ChatCompletionRequest
 from rillm.server.run import ServerConfig, run_server
 from rillm.terminal import chat_in_terminal
@@ -24,6 +25,7 @@ EXIT_INTERRUPTED = 130
 app = App(
     name="rillm", version=__version__, help="A streaming-first server for large language models."
 )
+app.command(formats_app)
 
 
 def main() -> None:

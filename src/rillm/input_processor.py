@@ -81,7 +81,7 @@ class InputProcessor:
         self._model = model
         self._tokenizer = tokenizer
         vocab_size = model.vocab_size
-        self._max_logprobs = vocab_size if max_logprobs == -1 else min(max_logprobs, vocab_size)
+        self.max_logprobs = vocab_size if max_logprobs == -1 else min(max_logprobs, vocab_size)
         self._seeds: random.Random = (
             random.Random(seed) if seed is not None else (random.SystemRandom())
         )
@@ -209,9 +209,9 @@ class InputProcessor:
                 count = self._model.vocab_size if count == -1 else count
                 # Checked ids (at most 128 of them) set the count of `logprobs`, and only of that.
                 is_chosen = name == "logprobs" and params.logprob_token_ids is not None
-                if count > self._max_logprobs and not is_chosen:
+                if count > self.max_logprobs and not is_chosen:
                     raise InvalidRequestError(
-                        f"{name} is {count}, must be at most {self._max_logprobs} (max_logprobs)",
+                        f"{name} is {count}, must be at most {self.max_logprobs} (max_logprobs)",
                         param=name,
                     )
         for name in ("logit_bias", "stop_token_ids", "allowed_token_ids", "logprob_token_ids"):
@@ -231,9 +231,9 @@ class InputProcessor:
                 param=name,
             )
         for row in rows:
-            if len(row) > self._max_logprobs:
+            if len(row) > self.max_logprobs:
                 raise InvalidRequestError(
-                    f"{name} has a row of {len(row)} ids, at most {self._max_logprobs}", param=name
+                    f"{name} has a row of {len(row)} ids, at most {self.max_logprobs}", param=name
                 )
             self._check_vocabulary(name, [token_id for token_id in row if token_id != -1])
 

@@ -8,7 +8,7 @@ outputs and costs nothing else.
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 
 from rillm.engine.messages import PromptInfo, RequestTimes, TokenDelta, TokenLogprobs
 from rillm.input_processor import ProcessedRequest
@@ -40,6 +40,7 @@ class ChoiceState:
         processed: its request.
         tokenizer: None for no text at all.
         stream_interval: tokens between two outputs.
+        stand_ins: text to put for some token ids, whether they are special or not.
     """
 
     def __init__(
@@ -48,6 +49,7 @@ class ChoiceState:
         processed: ProcessedRequest,
         tokenizer: Tokenizer | None,
         stream_interval: int = 1,
+        stand_ins: Mapping[int, str] | None = None,
     ) -> None:
         params = processed.params
         prompt_token_ids = processed.request.prompt_token_ids
@@ -64,6 +66,7 @@ class ChoiceState:
             tokenizer.detokenizer(
                 skip_special_tokens=params.skip_special_tokens,
                 prompt_token_ids=prompt_token_ids,
+                stand_ins=stand_ins,
             )
             if tokenizer is not None and params.detokenize
             else None
@@ -204,6 +207,7 @@ class RequestState:
         tokenizer: None for no text at all.
         stream_interval: tokens between two outputs, where the request names no larger number.
         keeps_metrics: whether outputs carry `metrics`.
+        stand_ins: text to put for some token ids, whether they are special or not.
     """
 
     def __init__(
@@ -214,13 +218,16 @@ class RequestState:
         *,
         stream_interval: int = 1,
         keeps_metrics: bool = True,
+        stand_ins: Mapping[int, str] | None = None,
     ) -> None:
         params = processed.params
         self.request_id = request_id
         self.is_finished = False
         self._kind = params.output_kind
         interval = max(stream_interval, params.stream_interval or 1)
-        self._choices = [ChoiceState(i, processed, tokenizer, interval) for i in range(params.n)]
+        self._choices = [
+            ChoiceState(i, processed, tokenizer, interval, stand_ins) for i in range(params.n)
+        ]
         self._num_open = params.n
         self._prompt = processed.prompt
         self._prompt_token_ids = processed.request.prompt_token_ids

@@ -8,12 +8,14 @@ from the streamed one.
 
 from __future__ import annotations
 
-import asyncio
-from collections.abc import AsyncGenerator, Sequence
+from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass, field
-from typing import Protocol
+from typing import Any, Protocol
 
+import msgspec
+
+from rillm.errors import EngineGenerateError
 from rillm.formats.events import (
     ContentDelta,
     Finish,
@@ -21,8 +23,10 @@ from rillm.formats.events import (
     StreamEvent,
     ToolCallArguments,
     ToolCallBegin,
+    ToolCallEnd,
 )
 from rillm.input_processor import TokensPrompt
+from rillm.merge import merge
 from rillm.outputs import CompletionOutput, LogprobsDict, PromptLogprobs, RequestOutput
 from rillm.sampling_params import SamplingParams
 
@@ -37,8 +41,35 @@ class GenerationClient(Protocol):
         request_id: str,
         *,
         priority: int = 0,
+        stand_ins: Mapping[int, str] | None = None,
     ) -> AsyncGenerator[RequestOutput, None]:
         """Stream one request's outputs; closing the generator aborts the request."""
+
+
+class ChoiceParser(Protocol):
+    """Tells what one choice's text means; `rillm.formats.machine.Machine` is one."""
+
+    @property
+    def is_reasoning(self) -> bool:
+        """Whether the text so far ends inside reasoning."""
+
+    def feed(self, text: str, token_ids: Sequence[int] = ()) -> list[StreamEvent]:
+        """Add text, and the tokens it came with; returns what has become certain."""
+
+    def finish(self, *, is_cut: bool = False) -> list[StreamEvent]:
+        """End the text; `is_cut` says that the model had more to say."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class OutputFormat:
+    """What the choices of one prompt are parsed with."""
+
+    new_parser: Callable[[], ChoiceParser]
+    """Makes a parser for each choice, set to where the prompt ends."""
+    stand_ins: Mapping[int, str] = field(default_factory=dict)
+    """Token ids to the text by which the parsers know them."""
+    encode_stop: Callable[[str], str] = str
+    """Puts stand-ins into a stop string."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -52,6 +83,22 @@ class Generation:
     """Lower is served earlier."""
     cache_salt: str | None = None
     """Separates prefix cache entries: only requests of the same salt share blocks."""
+    format: OutputFormat | None = None
+    """None: all text is content."""
+
+    def engine_params(self) -> SamplingParams:
+        """The sampling params for the engine, which finds stop strings in its own text."""
+        params = self.sampling_params
+        if self.format is None or not self.format.stand_ins or not params.stop:
+            return params
+        stop = [self.format.encode_stop(each) for each in self.stop_strings]
+        return msgspec.structs.replace(params, stop=stop)
+
+    @property
+    def stop_strings(self) -> list[str]:
+        """The stop strings as the request has them."""
+        stop = self.sampling_params.stop or []
+        return [stop] if isinstance(stop, str) else list(stop)
 
     def prompt(self) -> TokensPrompt:
         """The prompt as the engine's client takes it."""
@@ -113,24 +160,69 @@ class Usage:
 class _Choice:
     """The state of one choice: nothing here is shared with another."""
 
-    __slots__ = ("finished", "index", "num_tokens")
+    __slots__ = (
+        "_num_begun",
+        "_num_complete",
+        "_parser",
+        "_stop_strings",
+        "finished",
+        "index",
+        "num_reasoning_tokens",
+        "num_tokens",
+    )
 
-    def __init__(self, index: int) -> None:
+    def __init__(self, index: int, generation: Generation) -> None:
         self.index = index
         self.num_tokens = 0
+        self.num_reasoning_tokens = 0
         self.finished = False
+        self._num_begun = 0
+        self._num_complete = 0
+        format = generation.format
+        self._parser = None if format is None else format.new_parser()
+        self._stop_strings: dict[str, str] = {}
+        if format is not None and format.stand_ins:
+            self._stop_strings = {format.encode_stop(s): s for s in generation.stop_strings}
 
     def advance(self, output: CompletionOutput) -> ChoiceDelta | None:
         if self.finished:
             return None
-        self.num_tokens += len(output.token_ids)
-        events: list[StreamEvent] = []
-        if output.text:
-            events.append(ContentDelta(output.text))
+        num_new = len(output.token_ids)
+        self.num_tokens += num_new
+        events: list[StreamEvent]
+        if self._parser is None:
+            events = [ContentDelta(output.text)] if output.text else []
+        else:
+            was_reasoning = self._parser.is_reasoning
+            events = self._parser.feed(output.text, output.token_ids)
+            if output.finish_reason is None:
+                self._count_calls(events)
+            if was_reasoning or self._parser.is_reasoning:
+                self.num_reasoning_tokens += num_new
         if output.finish_reason is not None:
+            if output.finish_reason == "error":
+                raise EngineGenerateError(f"the engine gave choice {self.index} up")
             self.finished = True
-            events.append(Finish(output.finish_reason, output.stop_reason))
+            self._finish(output.finish_reason, output.stop_reason, events)
         return ChoiceDelta(self.index, events, output.token_ids, output.logprobs)
+
+    def _finish(
+        self, reason: str, stop_reason: int | str | None, events: list[StreamEvent]
+    ) -> None:
+        if isinstance(stop_reason, str):
+            stop_reason = self._stop_strings.get(stop_reason, stop_reason)
+        if self._parser is not None:
+            is_cut = reason != "stop" or isinstance(stop_reason, str)
+            events += self._parser.finish(is_cut=is_cut)
+        self._count_calls(events)
+        if reason == "stop" and 0 < self._num_begun == self._num_complete:
+            reason = "tool_calls"
+        events.append(Finish(reason, stop_reason))
+
+    def _count_calls(self, events: list[StreamEvent]) -> None:
+        for event in events:
+            self._num_begun += type(event) is ToolCallBegin
+            self._num_complete += type(event) is ToolCallEnd
 
 
 class EventStream:
@@ -138,6 +230,8 @@ class EventStream:
 
     Attributes:
         prompt_logprobs: for each prompt what the engine reported, None until it has.
+        prompt_token_id_logprobs: as above, of the ids that the sampling params chose.
+        kv_transfer_params: as above, for whoever continues from this prompt's cache.
     """
 
     def __init__(self, client: GenerationClient, generations: Sequence[Generation]) -> None:
@@ -148,9 +242,13 @@ class EventStream:
         for position, generation in enumerate(generations):
             self._first_choice.append(len(self._prompt_of))
             self._prompt_of += [position] * generation.sampling_params.n
-        self._choices = [_Choice(index) for index in range(len(self._prompt_of))]
+        self._choices = [
+            _Choice(index, generations[position]) for index, position in enumerate(self._prompt_of)
+        ]
         self._cached = [0] * len(generations)
         self.prompt_logprobs: list[PromptLogprobs | None] = [None] * len(generations)
+        self.prompt_token_id_logprobs: list[list[list[float]] | None] = [None] * len(generations)
+        self.kv_transfer_params: list[dict[str, Any] | None] = [None] * len(generations)
 
     @property
     def num_choices(self) -> int:
@@ -175,6 +273,7 @@ class EventStream:
             prompt_tokens=sum(len(each.prompt_token_ids) for each in self._generations),
             completion_tokens=sum(choice.num_tokens for choice in self._choices),
             cached_tokens=sum(self._cached),
+            reasoning_tokens=sum(choice.num_reasoning_tokens for choice in self._choices),
         )
 
     def usage_of(self, index: int) -> Usage:
@@ -184,6 +283,7 @@ class EventStream:
             prompt_tokens=len(self._generations[position].prompt_token_ids),
             completion_tokens=self._choices[index].num_tokens,
             cached_tokens=self._cached[position],
+            reasoning_tokens=self._choices[index].num_reasoning_tokens,
         )
 
     async def deltas(self) -> AsyncGenerator[list[ChoiceDelta], None]:
@@ -198,11 +298,15 @@ class EventStream:
         """
         outputs = [
             self._client.generate(
-                each.prompt(), each.sampling_params, each.request_id, priority=each.priority
+                each.prompt(),
+                each.engine_params(),
+                each.request_id,
+                priority=each.priority,
+                stand_ins=None if each.format is None else each.format.stand_ins,
             )
             for each in self._generations
         ]
-        async with aclosing(_merge(outputs)) as merged:
+        async with aclosing(merge(outputs)) as merged:
             async for position, output in merged:
                 yield self._advance(position, output)
 
@@ -227,6 +331,10 @@ class EventStream:
             self._cached[position] = max(self._cached[position], output.num_cached_tokens)
         if output.prompt_logprobs is not None:
             self.prompt_logprobs[position] = output.prompt_logprobs
+        if output.prompt_token_id_logprobs is not None:
+            self.prompt_token_id_logprobs[position] = output.prompt_token_id_logprobs
+        if output.kv_transfer_params is not None:
+            self.kv_transfer_params[position] = output.kv_transfer_params
         first = self._first_choice[position]
         advanced = (self._choices[first + each.index].advance(each) for each in output.outputs)
         return [delta for delta in advanced if delta is not None]
@@ -270,37 +378,3 @@ class _Fold:
         for call, fragments in zip(self._result.tool_calls, self._arguments.values(), strict=True):
             call.arguments = "".join(fragments)
         return self._result
-
-
-async def _merge(
-    generators: Sequence[AsyncGenerator[RequestOutput, None]],
-) -> AsyncGenerator[tuple[int, RequestOutput], None]:
-    """Yield (position, output) of all generators as they come; closes all of them at the end."""
-    if len(generators) == 1:
-        async with aclosing(generators[0]) as outputs:
-            async for output in outputs:
-                yield 0, output
-        return
-    pending: dict[asyncio.Task[RequestOutput | None], int] = {}
-    for position, generator in enumerate(generators):
-        pending[asyncio.create_task(_next(generator))] = position
-    try:
-        while pending:
-            done, _ = await asyncio.wait(pending, return_when=asyncio.FIRST_COMPLETED)
-            # Insertion order, not the set's: the same outputs merge in the same order.
-            for task in [task for task in pending if task in done]:
-                next_output = task.result()
-                position = pending.pop(task)
-                if next_output is not None:
-                    pending[asyncio.create_task(_next(generators[position]))] = position
-                    yield position, next_output
-    finally:
-        for task in pending:
-            task.cancel()
-        await asyncio.gather(*pending, return_exceptions=True)
-        for generator in generators:
-            await generator.aclose()
-
-
-async def _next(generator: AsyncGenerator[RequestOutput, None]) -> RequestOutput | None:
-    return await anext(generator, None)

@@ -12,7 +12,8 @@ from typing import Any
 
 from rillm.async_llm import AsyncLLM
 from rillm.errors import RequestError
-from rillm.formats.events import ContentDelta
+from rillm.formats.events import ContentDelta, ReasoningDelta, StreamEvent
+from rillm.output_formats import OutputFormats, choose_formats
 from rillm.server.protocol import ChatCompletionRequest
 from rillm.server.sampling import sampling_params
 from rillm.streams import EventStream, Generation
@@ -40,6 +41,37 @@ def chat_in_terminal(llm: AsyncLLM, settings: ChatCompletionRequest, prompt: str
             _converse(conversation, runner)
 
 
+_DIM, _NORMAL = "\033[2m", "\033[0m"
+
+
+class _Printer:
+    """Writes an answer as it comes: reasoning dimmed on a terminal, and a line of its own."""
+
+    def __init__(self) -> None:
+        self._is_reasoning = False
+        self._dims = sys.stdout.isatty()
+
+    def show(self, event: StreamEvent) -> None:
+        match event:
+            case ReasoningDelta(text):
+                self._switch(True)
+                _write(text)
+            case ContentDelta(text):
+                self._switch(False)
+                _write(text)
+
+    def end(self) -> None:
+        self._switch(False)
+        _write("\n")
+
+    def _switch(self, is_reasoning: bool) -> None:
+        if is_reasoning == self._is_reasoning:
+            return
+        self._is_reasoning = is_reasoning
+        codes = (_DIM if is_reasoning else _NORMAL) if self._dims else ""
+        _write(codes if is_reasoning else f"{codes}\n\n")
+
+
 class _Conversation:
     """The messages so far, and the engine that goes on with them."""
 
@@ -47,6 +79,8 @@ class _Conversation:
         self._llm = llm
         self._settings = settings
         self._messages = list(settings.messages)
+        tokenizer = llm.get_tokenizer()
+        self._formats: OutputFormats = choose_formats(llm.directory, tokenizer, llm.args.model)
 
     async def answer(self, question: str) -> None:
         """Print the answer as it comes.
@@ -67,8 +101,9 @@ class _Conversation:
         variables = self._settings.chat_template_kwargs or {}
         defaults = self._llm.generation_config
         max_tokens = self._settings.max_tokens
+        token_ids = self._llm.get_tokenizer().encode_chat(messages, **variables)
         return Generation(
-            prompt_token_ids=self._llm.get_tokenizer().encode_chat(messages, **variables),
+            prompt_token_ids=token_ids,
             sampling_params=sampling_params(
                 self._settings,
                 defaults,
@@ -76,16 +111,18 @@ class _Conversation:
                 logprobs=None,
             ),
             request_id=uuid.uuid4().hex,
+            format=self._formats.for_prompt(token_ids, None),
         )
 
     async def _print(self, stream: EventStream, said: list[str]) -> None:
+        printer = _Printer()
         async with aclosing(stream.deltas()) as batches:
             async for deltas in batches:
                 for event in [event for delta in deltas for event in delta.events]:
+                    printer.show(event)
                     if isinstance(event, ContentDelta):
                         said.append(event.text)
-                        _write(event.text)
-        _write("\n")
+        printer.end()
 
 
 def _converse(conversation: _Conversation, runner: asyncio.Runner) -> None:

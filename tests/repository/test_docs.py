@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import re
+import subprocess
+import sys
 import tomllib
 from pathlib import Path
 
@@ -39,3 +41,7 @@ def test_version_is_the_same_everywhere() -> None:
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
     source = (ROOT / "src" / "rillm" / "__init__.py").read_text()
     assert f'__version__ = "{project["version"]}"' in source
+
+
+def test_the_table_of_formats_is_up_to_date() -> None:
+    subprocess.run([sys.executable, ROOT / "docs" / "make_formats.py", "--check"], check=True)

@@ -61,7 +61,8 @@ class Finish:
     """The choice is complete: its last event, sent exactly once."""
 
     reason: str
-    """Why the engine stopped: `stop`, `length`, `abort` or `repetition`."""
+    """Why the engine stopped: `stop`, `length`, `abort` or `repetition`; `tool_calls` in place of
+    `stop` where there are calls and all of them are complete."""
     stop_reason: int | str | None = None
     """The stop token id or stop string that matched; None for end of sequence and length."""
 

@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import codecs
 import itertools
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Final, Protocol
 
 from rillm.text.pieces import PieceTable
@@ -170,3 +170,39 @@ class WindowDetokenizer:
             self._num_emitted = len(self._window)
             self._emitted_text = self._decode(self._window)
         return new_text
+
+
+class StandInDetokenizer:
+    """Puts other text for some tokens, around a detokenizer of all the others."""
+
+    __slots__ = ("_inner", "_stand_ins")
+
+    def __init__(self, inner: Detokenizer, stand_ins: Mapping[int, str]) -> None:
+        """Start a text.
+
+        Args:
+            inner: of the same choice.
+            stand_ins: token ids to their text.
+        """
+        self._inner = inner
+        self._stand_ins = stand_ins
+
+    def push(self, token_ids: Sequence[int]) -> str:
+        """Add tokens; see `Detokenizer`."""
+        stand_ins = self._stand_ins
+        if stand_ins.keys().isdisjoint(token_ids):
+            return self._inner.push(token_ids)
+        parts: list[str] = []
+        start = 0
+        for i, token_id in enumerate(token_ids):
+            if token_id in stand_ins:
+                # Bytes that wait for others will not be completed across such a token.
+                parts += [self._inner.push(token_ids[start:i]), self._inner.finish()]
+                parts.append(stand_ins[token_id])
+                start = i + 1
+        parts.append(self._inner.push(token_ids[start:]))
+        return "".join(parts)
+
+    def finish(self) -> str:
+        """End the text; see `Detokenizer`."""
+        return self._inner.finish()

@@ -6,7 +6,7 @@ Joins the parts of this package; owns no state of a request. Safe to use from se
 from __future__ import annotations
 
 import functools
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final
 
@@ -14,7 +14,12 @@ import msgspec
 
 from rillm.errors import ConfigError, InvalidRequestError
 from rillm.text.chat_template import ChatTemplate
-from rillm.text.detokenizer import ByteDetokenizer, Detokenizer, WindowDetokenizer
+from rillm.text.detokenizer import (
+    ByteDetokenizer,
+    Detokenizer,
+    StandInDetokenizer,
+    WindowDetokenizer,
+)
 from rillm.text.messages import to_plain
 from rillm.text.pieces import MAX_TOKEN_ID, PieceTable, find_byte_rule
 from rillm.text.special_text import SpecialText
@@ -31,6 +36,9 @@ class Tokenizer:
         bos_token, eos_token, pad_token: texts of these tokens, None where not set.
         bos_token_id, eos_token_id, pad_token_id: their ids.
         special_token_ids: ids left out of text when special tokens are skipped.
+        added_tokens: texts of the tokens that are matched before any others, to their ids.
+        chat_templates: Jinja source by name; the usual one is `default`.
+        response_template: how the checkpoint declares its own output format; None if it does not.
     """
 
     def __init__(self, files: TokenizerFiles) -> None:
@@ -48,10 +56,10 @@ class Tokenizer:
         self.bos_token, self.bos_token_id = self._named_token("bos_token")
         self.eos_token, self.eos_token_id = self._named_token("eos_token")
         self.pad_token, self.pad_token_id = self._named_token("pad_token")
+        added_tokens = backend.get_added_tokens_decoder()
+        self.added_tokens = {token.content: token_id for token_id, token in added_tokens.items()}
         special_tokens = {
-            token_id: token.content
-            for token_id, token in backend.get_added_tokens_decoder().items()
-            if token.special
+            token_id: token.content for token_id, token in added_tokens.items() if token.special
         }
         self.special_token_ids = frozenset(special_tokens)
         self._special_text = SpecialText(special_tokens)
@@ -64,6 +72,8 @@ class Tokenizer:
             to_bytes = self._byte_rule.to_bytes
             self._pieces[True] = PieceTable(backend, to_bytes, self.special_token_ids)
             self._pieces[False] = PieceTable(backend, to_bytes, ())
+        self.chat_templates = dict(files.chat_templates)
+        self.response_template = files.response_template
         self._chat_templates = {
             name: _compile_own(name, source) for name, source in files.chat_templates.items()
         }
@@ -127,7 +137,11 @@ class Tokenizer:
         return detokenizer.push(token_ids) + detokenizer.finish()
 
     def detokenizer(
-        self, *, skip_special_tokens: bool = True, prompt_token_ids: Sequence[int] = ()
+        self,
+        *,
+        skip_special_tokens: bool = True,
+        prompt_token_ids: Sequence[int] = (),
+        stand_ins: Mapping[int, str] | None = None,
     ) -> Detokenizer:
         """Start the text of one choice.
 
@@ -135,21 +149,25 @@ class Tokenizer:
             skip_special_tokens: leave special tokens out.
             prompt_token_ids: what the choice continues; its end decides whether a first space
                 is text, and completes a character that it cuts.
+            stand_ins: text to put for these token ids, whether they are special or not.
 
         Returns:
             A new detokenizer.
         """
+        detokenizer: Detokenizer
         if self._byte_rule is not None:
-            return ByteDetokenizer(
+            detokenizer = ByteDetokenizer(
                 self._pieces[skip_special_tokens],
                 strips_first_space=self._byte_rule.strips_first_space,
                 prompt_token_ids=prompt_token_ids,
             )
-        return WindowDetokenizer(
-            functools.partial(self._backend.decode, skip_special_tokens=False),
-            functools.partial(self._is_visible, skip_special_tokens),
-            prompt_token_ids,
-        )
+        else:
+            detokenizer = WindowDetokenizer(
+                functools.partial(self._backend.decode, skip_special_tokens=False),
+                functools.partial(self._is_visible, skip_special_tokens),
+                prompt_token_ids,
+            )
+        return StandInDetokenizer(detokenizer, stand_ins) if stand_ins else detokenizer
 
     def token_text(self, token_id: int) -> str:
         """The token's name in the vocabulary, empty if there is none."""

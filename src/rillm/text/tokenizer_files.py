@@ -38,6 +38,8 @@ class TokenizerFiles:
     """`bos_token`, `eos_token` and so on, those that are set, to their texts."""
     chat_templates: Mapping[str, str]
     """Template name to Jinja source; the usual one is `default`."""
+    response_template: Mapping[str, Any] | None = None
+    """How the checkpoint declares its own output format, if it does."""
 
 
 def read_tokenizer_files(path: Path) -> TokenizerFiles:
@@ -62,6 +64,7 @@ def read_tokenizer_files(path: Path) -> TokenizerFiles:
             name: text for name in _NAMED_TOKENS if (text := _token_text(config.get(name)))
         },
         chat_templates=_read_chat_templates(path, config),
+        response_template=_response_template(path, config),
     )
 
 
@@ -174,6 +177,13 @@ def _named_templates(entry: list[Any] | dict[str, Any], path: Path) -> dict[str,
             f"chat_template in {path / 'tokenizer_config.json'} must hold objects with name and "
             f"template: {error!r}"
         ) from error
+
+
+def _response_template(path: Path, config: Mapping[str, Any]) -> Mapping[str, Any] | None:
+    entry = config.get("response_template")
+    if entry is not None and not isinstance(entry, dict):
+        raise ConfigError(f"response_template in {path} must be an object")
+    return entry
 
 
 def _read_text(path: Path) -> str:

@@ -1,0 +1,1 @@
+"""The formats themselves: data, one module for each family."""

@@ -1,0 +1,162 @@
+"""A description made ready for the machine: sets of markers, and what each of them does."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import Final, Literal
+
+from rillm.formats.description import Calls, Format
+from rillm.formats.source import Markers
+from rillm.formats.syntax.base import CallParser
+from rillm.formats.tokens import TokenMarkers
+
+FrameKind = Literal["content", "reasoning", "header", "tools", "drop"]
+Action = Literal[FrameKind, "calls", "message", "inline", "absorb", "citation"]
+"""What a marker does: open a frame, begin calls, end a header, or nothing that shows."""
+
+_CACHED_FORMATS: Final = 256
+_JUNK: Final = frozenset(" \t\r\n]})\"',;")
+"""What models write too much of at the end of a call."""
+
+
+@dataclass(frozen=True, slots=True)
+class Frame:
+    """One place the output can be in."""
+
+    kind: FrameKind
+    markers: Markers
+    actions: dict[str, Action]
+    at_start: str
+
+
+class CompiledCalls:
+    """The tool half."""
+
+    def __init__(self, calls: Calls, frame: Sequence[str] = ()) -> None:
+        """Compile.
+
+        Args:
+            calls: the description.
+            frame: markers of the message around the calls: calls never reach beyond them.
+        """
+        syntax = calls.syntax
+        self.description = calls
+        self.leads = frozenset(syntax.leads())
+        self.open = frozenset(calls.open)
+        self.close = frozenset(calls.close)
+        self.starts = frozenset((*calls.item_open, *self.leads))
+        self.needs_start = bool(calls.item_open or self.leads)
+        self.outer = frozenset(calls.open or calls.item_open or syntax.leads())
+        loose = (*calls.item_open, *syntax.leads()) if calls.loose else ()
+        self.triggers = self.outer.union(loose)
+        self.frame = frozenset(frame)
+        self.starts_or_close = Markers((*self.starts, *calls.close))
+        self.starts_or_ends = Markers((*self.starts, *calls.close, *frame))
+        self.closers_or_leads = Markers((*calls.item_close, *calls.close, *self.leads))
+        self.section = Markers((*calls.open, *calls.close))
+        beginnings = {marker[0] for marker in self.closers_or_leads.literals}
+        self.junk = re.compile(f"[{re.escape(''.join(sorted(_JUNK - beginnings)))}]+")
+        self.is_fenced = bool(calls.item_close or calls.close)
+        self.strays = frozenset((*calls.close, *calls.item_close)) - self.triggers
+        stops = (*calls.item_close, *calls.close, *calls.item_open, *frame)
+        self.parser: CallParser = syntax.parser(stops)
+
+    def is_bare(self, lead: str) -> bool:
+        """Whether what follows `lead` is a call only if it names a function that was offered."""
+        is_framed = bool(self.description.open or self.description.item_open)
+        return lead in self.description.bare or (lead in self.leads and is_framed)
+
+
+class CompiledFormat:
+    """A format with its frames."""
+
+    def __init__(self, format: Format, tokens: TokenMarkers) -> None:
+        self.format = format
+        self.reasoning = tokens.encode_all(format.reasoning)
+        self.header = tokens.encode_all(format.header)
+        self._absorbed = tokens.encode_all(format.absorbed)
+        calls = tokens.encode_all(format.calls)
+        frame = () if self.header is None else (*self.header.message_end, *self.header.open)
+        self.calls = None if calls is None else CompiledCalls(calls, frame)
+        at_start = "" if calls is None else calls.at_start
+        self.message_stops = Markers(frame)
+        opening: tuple[str, ...] = ()
+        if self.reasoning is not None:
+            is_all = self.reasoning.only_at_start
+            opening = self.reasoning.open if is_all else self.reasoning.open_at_start
+        self.opening = Markers(opening) if opening else None
+        self.header_end = Markers(() if self.header is None else self.header.end)
+        self.frames: dict[FrameKind, Frame] = {}
+        kinds: tuple[FrameKind, ...] = ("content", "reasoning", "header", "tools", "drop")
+        for kind in kinds:
+            actions = self._actions(kind)
+            bare = at_start if kind in ("content", "tools") else ""
+            self.frames[kind] = Frame(kind, Markers(actions), actions, bare)
+
+    def start(self, start: Literal["content", "reasoning"] | None) -> FrameKind:
+        """The frame in which an output begins."""
+        if start is not None:
+            return start
+        if self.header is not None:
+            return "header" if self.header.starts_open else "content"
+        is_open = self.reasoning is not None and self.reasoning.starts_open
+        return "reasoning" if is_open else "content"
+
+    def _actions(self, kind: FrameKind) -> dict[str, Action]:
+        """What the markers do in one frame; the last that names a marker wins."""
+        actions: dict[str, Action] = {}
+
+        def on(markers: Iterable[str], action: Action) -> None:
+            actions.update(dict.fromkeys(filter(None, markers), action))
+
+        on(self._absorbed, "absorb" if kind != "header" else "content")
+        if self.calls is not None and kind != "reasoning" and self._holds_calls(kind):
+            on(self.calls.strays, "absorb")
+        self._add_reasoning(kind, on)
+        self._add_header(kind, on)
+        on(self.format.citations if kind in ("content", "reasoning") else (), "citation")
+        if self.calls is not None and self._holds_calls(kind):
+            # Inside reasoning, a call without its frame is a quotation.
+            on(self.calls.outer if kind == "reasoning" else self.calls.triggers, "calls")
+        return actions
+
+    def _add_reasoning(self, kind: FrameKind, on) -> None:  # type: ignore[no-untyped-def]
+        if self.reasoning is None:
+            return
+        if self.reasoning.only_at_start:
+            on(self.reasoning.close if kind == "reasoning" else (), "content")
+        elif kind == "reasoning":
+            on(self.reasoning.open, "absorb")
+            on(self.reasoning.close, "content")
+        else:
+            on(self.reasoning.close, "absorb")
+            on(self.reasoning.open, "reasoning")
+
+    def _add_header(self, kind: FrameKind, on) -> None:  # type: ignore[no-untyped-def]
+        header = self.header
+        if header is None:
+            return
+        on(header.message_end, "header")
+        on(header.open, "header")
+        if kind == "header":
+            on(header.end, "message")
+        else:
+            on(header.end, "absorb")
+            on(header.inline, "inline")
+
+    def _holds_calls(self, kind: FrameKind) -> bool:
+        if kind == "reasoning":
+            return self.reasoning is not None and self.reasoning.calls_end
+        routes = self.header is not None and self.header.route is not None
+        if self.header is not None and self.header.holds_calls:
+            return kind == "header"
+        return kind == "tools" if routes else kind in ("content", "header", "drop")
+
+
+@lru_cache(_CACHED_FORMATS)
+def compile_format(format: Format, tokens: TokenMarkers) -> CompiledFormat:
+    """Compile a format for a vocabulary; the result is shared, and is not changed."""
+    return CompiledFormat(format, tokens)

@@ -1,0 +1,355 @@
+"""The one machine: text in, stream events out, for every format.
+
+A machine is one choice's parser. It never looks back: what it has emitted stands, and it holds
+back only what may still be markup.
+"""
+
+from __future__ import annotations
+
+import logging
+import re
+import secrets
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any, Final, Literal
+
+from rillm.formats.call_section import CallSection
+from rillm.formats.compiled import Frame, FrameKind, compile_format
+from rillm.formats.description import Format, Route
+from rillm.formats.events import StreamEvent
+from rillm.formats.sink import NewId, Sink, random_id
+from rillm.formats.source import Emit, Markers, Source, Steps
+from rillm.formats.syntax.base import Context, Schema
+from rillm.formats.syntax.header import pass_arguments
+from rillm.formats.tokens import NO_TOKENS, TokenMarkers
+
+_log = logging.getLogger(__name__)
+
+ToolChoice = Literal["auto", "none"]
+_NINE: Final = 9
+
+
+class Machine:
+    """Parses one choice.
+
+    Attributes:
+        faults: how often a parser failed; the text flows as content from there on.
+    """
+
+    def __init__(
+        self,
+        format: Format,
+        tools: Iterable[Mapping[str, Any]] = (),
+        *,
+        tokens: TokenMarkers = NO_TOKENS,
+        start: Literal["content", "reasoning"] | None = None,
+        tool_choice: ToolChoice = "auto",
+        parallel_tool_calls: bool = True,
+        new_id: NewId | None = None,
+    ) -> None:
+        """Start a choice.
+
+        Args:
+            format: what the model writes.
+            tools: the functions offered, as the chat completions protocol has them; empty where
+                nothing is known of them.
+            tokens: markers that are tokens. Text then has their stand-ins in their place.
+            start: where the output begins; None for where the format says.
+            tool_choice: `none` parses calls and drops them.
+            parallel_tool_calls: whether there may be several calls; later ones are dropped if not.
+            new_id: makes ids of calls; random ones by default.
+        """
+        self._format = compile_format(format, tokens)
+        calls = format.calls
+        alphabet = calls.id_alphabet if calls is not None else ""
+        reasoning = format.reasoning
+        self._source = Source()
+        self._sink = Sink(
+            space=calls.space if calls is not None else "trim" if format.absorbed else "keep",
+            reasoning_space=reasoning.space if reasoning is not None else "\n",
+            new_id=new_id or (_short_id(alphabet) if alphabet else random_id),
+            is_muted=tool_choice == "none",
+            is_parallel=parallel_tool_calls,
+            shown=tokens.shown,
+            hidden=tokens.hidden,
+        )
+        self._context = Context(self._source, self._sink, _functions(tools))
+        compiled_calls = self._format.calls
+        self._section = (
+            None if compiled_calls is None else CallSection(compiled_calls, self._context)
+        )
+        self._kind: FrameKind = self._format.start(start)
+        self._header_text = ""
+        self._is_between = False
+        self._shown_open = reasoning.shown_open if reasoning is not None else ""
+        self.faults = 0
+        self._steps = self._run()
+        next(self._steps)
+
+    @property
+    def is_reasoning(self) -> bool:
+        """Whether the output stands inside reasoning."""
+        return self._sink.is_reasoning
+
+    def feed(self, text: str, token_ids: Sequence[int] = ()) -> list[StreamEvent]:
+        """Add text.
+
+        Args:
+            text: of any length.
+            token_ids: its tokens, which say nothing more: those that matter have stand-ins.
+
+        Returns:
+            The events that have become certain.
+        """
+        if text:
+            if self._shown_open:
+                self._sink.content(self._shown_open)
+                self._shown_open = ""
+            self._source.push(text)
+            self._advance()
+        return self._sink.take()
+
+    def finish(self, *, is_cut: bool = False) -> list[StreamEvent]:
+        """End the text.
+
+        Args:
+            is_cut: whether the end was forced on the model, by a limit of length for one. A call
+                that lacks its end is not complete then.
+
+        Returns:
+            The last events, with everything that was held back.
+        """
+        self._source.push("")
+        self._source.ended = True
+        self._source.is_cut = is_cut
+        self._advance()
+        return self._sink.take()
+
+    def skip_prompt(self, text: str) -> None:
+        """Start where the prompt ends.
+
+        Args:
+            text: the end of the prompt, from its last turn on; what it means is not emitted, but
+                an open fence or header in it stays open.
+        """
+        shown_open, self._shown_open = self._shown_open, ""
+        self.feed(text)
+        self._sink.forget()
+        self._shown_open = shown_open
+        if self._is_between:
+            # What counts at the start of an answer counts after the prompt.
+            self._source.drop_raw()
+            self._steps = self._run()
+            next(self._steps)
+
+    def _advance(self) -> None:
+        try:
+            next(self._steps)
+        except StopIteration:
+            pass
+        except Exception:  # noqa: BLE001
+            self.faults += 1
+            _log.exception("a parser failed; the rest of the text is content")
+            self._sink.raw(self._source.drop_raw())
+            self._steps = self._pass_through()
+            self._advance()
+
+    def _pass_through(self) -> Steps[None]:
+        source, sink = self._source, self._sink
+        sink.cut()
+        while True:
+            if source.position < len(source.text):
+                sink.raw(source.take(len(source.text)))
+            if source.ended:
+                sink.end()
+                return
+            yield
+
+    def _run(self) -> Steps[None]:
+        source, sink = self._source, self._sink
+        emits = {
+            "content": sink.content,
+            "tools": sink.content,
+            "reasoning": sink.reasoning,
+            "drop": sink.drop,
+        }
+        self._enter(self._kind)
+        yield
+        if self._format.opening is not None and self._kind in ("content", "reasoning"):
+            yield from self._opening(self._format.opening, emits[self._kind])
+        while True:
+            frame = self._format.frames[self._kind]
+            is_bare = frame.at_start and sink.is_at_start
+            if is_bare and (yield from self._bare_calls(frame)):
+                self._enter(self._kind_after_calls())
+                continue
+            if frame.kind == "header":
+                marker = yield from self._header(frame)
+            else:
+                self._is_between = True
+                marker = yield from source.until(frame.markers, emits[frame.kind])
+                self._is_between = False
+            if marker is None:
+                sink.end()
+                return
+            yield from self._act(frame, marker)
+
+    def _enter(self, kind: FrameKind) -> None:
+        self._kind = kind
+        if kind == "reasoning":
+            self._sink.open_reasoning()
+        elif self._sink.is_reasoning:
+            self._sink.close_reasoning()
+
+    def _act(self, frame: Frame, marker: str) -> Steps[None]:
+        """Do what a marker asks for."""
+        action = frame.actions[marker]
+        match action:
+            case "calls":
+                assert self._section is not None
+                if (yield from self._section.read(marker)):
+                    self._enter(self._kind_after_calls())
+                elif frame.kind == "header":
+                    self._enter("content")
+            case "citation":
+                yield from self._citation(marker)
+            case "inline":
+                yield from self._inline_header(marker)
+            case "message":
+                yield from self._message(self._header_text)
+            case "absorb":
+                self._sink.absorb()
+            case _:
+                if (
+                    action == "content"
+                    and self._format.header is not None
+                    and marker in (self._format.header.message_end)
+                ):
+                    action = "header"
+                self._enter(action)
+
+    def _skip_lead(self) -> Steps[str]:
+        """Skip whitespace at the start of an answer; a prompt may end in the middle of it."""
+        self._is_between = True
+        first = yield from self._source.skip_space()
+        self._is_between = False
+        return first
+
+    def _opening(self, opening: Markers, emit: Emit) -> Steps[None]:
+        """Look for the fence that opens reasoning at the start only."""
+        self._source.keep_raw()
+        yield from self._skip_lead()
+        found = yield from self._source.accept(opening)
+        raw = self._source.drop_raw()
+        if found is not None:
+            self._enter("reasoning")
+        elif raw:
+            emit(raw)
+
+    def _citation(self, marker: str) -> Steps[None]:
+        """Leave out a tag, if it is one."""
+        self._source.keep_raw(marker)
+        yield from self._source.run(_CITED, self._sink.drop)
+        found = yield from self._source.accept(_TAG_END)
+        raw = self._source.drop_raw()
+        if found is None:
+            self._sink.raw(raw)
+
+    # Headers
+
+    def _header(self, frame: Frame) -> Steps[str | None]:
+        """Read a header; returns the marker that ends it."""
+        source, sink = self._source, self._sink
+        source.keep_raw()
+        self._header_text, marker = yield from source.collect(frame.markers)
+        raw = source.drop_raw()
+        if marker is None and not source.is_cut:
+            sink.raw(raw)
+        return marker
+
+    def _inline_header(self, marker: str) -> Steps[None]:
+        """Read a header in the middle of a message: one word, then the end of the header."""
+        source, format = self._source, self._format
+        source.keep_raw(marker)
+        parts = [marker]
+        yield from source.run(_WORD, parts.append)
+        found = yield from source.accept(format.header_end)
+        raw = source.drop_raw()
+        if found is None:
+            self._sink.raw(raw)
+        else:
+            yield from self._message("".join(parts))
+
+    def _message(self, header: str) -> Steps[None]:
+        """Go where a header sends its message."""
+        assert self._format.header is not None
+        read = self._format.header.route
+        route = Route("content") if read is None else read(self._sink.spell(header))
+        match route.kind:
+            case "call":
+                self._enter("drop")
+                self._sink.begin(route.name)
+                yield from pass_arguments(self._context, self._format.message_stops)
+            case "calls":
+                self._enter("tools")
+            case _:
+                self._enter(route.kind)
+
+    # Calls
+
+    def _kind_after_calls(self) -> FrameKind:
+        calls = self._format.format.calls
+        assert calls is not None
+        if self._kind == "tools":
+            return "tools"
+        if self._format.header is not None:
+            return "header"
+        return "drop" if calls.after == "drop" else "content"
+
+    def _bare_calls(self, frame: Frame) -> Steps[bool]:
+        """Try to read calls that no marker announces; returns whether there were any."""
+        calls, source = self._format.calls, self._source
+        assert calls is not None
+        source.keep_raw()
+        num_calls: int | None = None
+        first = yield from self._skip_lead()
+        if first and first in frame.at_start:
+            marker = yield from source.accept(frame.markers)
+            if marker is not None:
+                source.give_back(marker)
+            else:
+                num_calls = yield from calls.parser.parse(self._context, "", True)
+        raw = source.drop_raw()
+        if num_calls is None:
+            self._sink.content(raw)
+            return False
+        self._sink.cut()
+        return True
+
+
+_CITED: Final = re.compile(r"[\d:,\[\] ]+")
+_TAG_END: Final = Markers((">",))
+_WORD: Final = re.compile(r"[\w.:-]+")
+
+
+def _functions(tools: Iterable[Mapping[str, Any]]) -> dict[str, Schema]:
+    """Names of the functions to the schemas of their arguments."""
+    functions: dict[str, Schema] = {}
+    for tool in tools:
+        function = tool.get("function", tool)
+        if isinstance(function, Mapping) and isinstance(function.get("name"), str):
+            schema = function.get("parameters")
+            functions[function["name"]] = schema if isinstance(schema, Mapping) else {}
+    return functions
+
+
+def _short_id(alphabet: str) -> NewId:
+    def new_id(index: int, name: str) -> str:
+        return "".join(secrets.choice(alphabet) for _ in range(_NINE))
+
+    return new_id
+
+
+def parse(format: Format, text: str, tools: Sequence[Mapping[str, Any]] = ()) -> list[StreamEvent]:
+    """Parse a whole output; see `Machine` for more control."""
+    machine = Machine(format, tools)
+    return machine.feed(text) + machine.finish()

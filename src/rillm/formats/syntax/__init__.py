@@ -1,0 +1,1 @@
+"""How a call is written: one module for each kind of syntax."""

@@ -1,0 +1,243 @@
+"""Calls written as JSON objects: `{"name": "f", "arguments": {...}}`, alone or in an array."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import ClassVar, Final
+
+from rillm.formats.json_text import json_string, json_value, unquoted, without_controls
+from rillm.formats.sink import Sink
+from rillm.formats.source import Markers, Source, Steps
+from rillm.formats.syntax.base import CallParser, Context
+
+_OTHER_KEYS: Final = ("type",)
+"""Keys that models put before the name though they say nothing."""
+_QUOTED_OBJECT: Final = Markers(('"{',))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class JsonCall:
+    """One object that holds the name and the arguments, in either order."""
+
+    streams: ClassVar[str] = "the arguments, as they come"
+    name: tuple[str, ...] = ("name",)
+    arguments: tuple[str, ...] = ("arguments", "parameters")
+    id: tuple[str, ...] = ()
+    """Keys whose value is the call's id, where the model writes one before the name."""
+    unnamed: bool = False
+    """The object has one key, which is the name; its value is the arguments."""
+    lenient: bool = False
+    """The model writes control characters in strings as they are: they get escaped."""
+    separator: str = ""
+    """What stands between several objects."""
+
+    def leads(self) -> tuple[str, ...]:
+        """See `CallSyntax`."""
+        return ()
+
+    def parser(self, stops: Sequence[str]) -> CallParser:
+        """See `CallSyntax`."""
+        return _ObjectParser(self)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class JsonArray:
+    """An array of such objects; a single object may stand for an array of one."""
+
+    streams: ClassVar[str] = "the arguments, as they come"
+    item: JsonCall = JsonCall()
+    accepts_object: bool = True
+
+    def leads(self) -> tuple[str, ...]:
+        """See `CallSyntax`."""
+        return ()
+
+    def parser(self, stops: Sequence[str]) -> CallParser:
+        """See `CallSyntax`."""
+        return _ArrayParser(self)
+
+
+class _ObjectParser:
+    def __init__(self, syntax: JsonCall) -> None:
+        self._syntax = _Compiled(syntax)
+        self._separator = Markers([syntax.separator])
+
+    def parse(self, context: Context, lead: str, is_bare: bool) -> Steps[int | None]:
+        source = context.source
+        if not (yield from _Object(self._syntax, context, is_bare).parse()):
+            return None
+        num_calls = 1
+        while self._separator.literals:
+            source.keep_raw()
+            yield from source.skip_space()
+            found = yield from source.accept(self._separator)
+            is_call = found is not None and (
+                yield from _Object(self._syntax, context, is_bare).parse()
+            )
+            if not is_call:
+                _show_rest(context)
+                break
+            num_calls += 1
+        return num_calls
+
+
+class _ArrayParser:
+    def __init__(self, syntax: JsonArray) -> None:
+        self._accepts_object = syntax.accepts_object
+        self._item = _Compiled(syntax.item)
+
+    def parse(self, context: Context, lead: str, is_bare: bool) -> Steps[int | None]:
+        source = context.source
+        character = yield from source.skip_space()
+        if character == "{" and self._accepts_object:
+            is_call = yield from _Object(self._item, context, is_bare).parse()
+            return 1 if is_call else None
+        if character != "[":
+            return None
+        source.take(source.position + 1)
+        num_calls = 0
+        while True:
+            character = yield from source.skip_space()
+            if character == "{":
+                if num_calls:
+                    source.keep_raw()
+                is_call = yield from _Object(self._item, context, is_bare).parse()
+                if not is_call and not num_calls:
+                    return None
+                if not is_call:
+                    _show_rest(context)
+                num_calls += is_call
+                continue
+            if character in ("]", ","):
+                source.take(source.position + 1)
+            if character != ",":
+                # A bare empty array is an answer; after a marker it is a list of no calls.
+                return num_calls or (0 if character == "]" and not is_bare else None)
+
+
+def _show_rest(context: Context) -> None:
+    """Show what follows a call and is none, though it stands where one would."""
+    context.sink.raw(context.source.drop_raw())
+
+
+class _Compiled:
+    """A description, and the keys with which an unmarked call begins."""
+
+    def __init__(self, syntax: JsonCall) -> None:
+        self.description = syntax
+        keys = (*syntax.name, *syntax.arguments, *syntax.id, *_OTHER_KEYS)
+        self.keys = Markers(f'"{key}"' for key in keys)
+
+
+class _Object:
+    """The state of one object."""
+
+    def __init__(self, syntax: _Compiled, context: Context, is_bare: bool) -> None:
+        self._syntax = syntax.description
+        self._keys = syntax.keys
+        self._context = context
+        self._source: Source = context.source
+        self._sink: Sink = context.sink
+        self._is_bare = is_bare
+        self._name: str | None = None
+        self._id: str | None = None
+        self._has_begun = False
+        self._has_arguments = False
+        self._early: list[str] = []
+
+    def parse(self) -> Steps[bool]:
+        """Parse the object; returns whether it is a call, which has begun then."""
+        source = self._source
+        if (yield from source.skip_space()) != "{":
+            return False
+        source.take(source.position + 1)
+        while True:
+            character = yield from source.skip_space()
+            if character == "}":
+                source.take(source.position + 1)
+                return self._close()
+            if character == ",":
+                source.take(source.position + 1)
+                continue
+            key = (yield from self._key()) if character == '"' else None
+            if key is None or (yield from source.skip_space()) != ":":
+                break
+            source.take(source.position + 1)
+            if not (yield from self._member(key)):
+                break
+        if self._has_begun:
+            self._sink.cut()
+        return self._has_begun
+
+    def _key(self) -> Steps[str | None]:
+        if not self._is_bare or self._has_begun:
+            return (yield from json_string(self._source))
+        # An answer in JSON is shown as soon as a key of it is none of a call's.
+        key = yield from self._source.accept(self._keys)
+        return None if key is None else key.strip('"')
+
+    def _member(self, key: str) -> Steps[bool]:
+        """Read a key's value; returns whether the object can go on."""
+        syntax = self._syntax
+        first = yield from self._source.skip_space()
+        if syntax.unnamed:
+            if first != "{":
+                return False
+            self._sink.complete()
+            self._name, self._has_begun = key, False
+            return (yield from self._read_arguments(first))
+        if key in syntax.name and self._name is None and first == '"':
+            name = yield from json_string(self._source)
+            if not name or (self._is_bare and not self._context.offers(name)):
+                return False
+            self._name = name
+            if not self._is_bare or self._has_arguments:
+                self._begin()
+            return True
+        if key in syntax.arguments and not self._has_arguments:
+            return (yield from self._read_arguments(first))
+        parts: list[str] = []
+        is_whole = yield from json_value(self._source, parts.append, parts.append)
+        if key in syntax.id and not self._has_begun:
+            self._id = "".join(parts).strip('"')
+        return is_whole
+
+    def _read_arguments(self, first: str) -> Steps[bool]:
+        self._has_arguments = True
+        if self._is_bare and first != "{":
+            found = yield from self._source.accept(_QUOTED_OBJECT)
+            if found is None:
+                return False
+            self._source.give_back(found)
+        if self._name is not None:
+            self._begin()
+        if not self._has_begun:
+            emit = emit_last = self._early.append
+            if first == '"':
+                return (yield from unquoted(self._source, emit))
+        else:
+            emit, emit_last = self._sink.arguments, self._sink.last_argument
+            if first == '"':
+                return (yield from unquoted(self._source, self._sink.all_but_last))
+        if first == "n":
+            parts: list[str] = []
+            is_whole = yield from json_value(self._source, parts.append, parts.append)
+            emit_last("".join(parts).removeprefix("null"))
+            return is_whole
+        if self._syntax.lenient:
+            emit = without_controls(emit)
+        return (yield from json_value(self._source, emit, emit_last))
+
+    def _begin(self) -> None:
+        if self._has_begun:
+            return
+        assert self._name is not None
+        self._has_begun = True
+        self._sink.begin(self._name, self._id)
+        self._sink.all_but_last("".join(self._early))
+
+    def _close(self) -> bool:
+        if self._has_begun:
+            self._sink.complete()
+        return self._has_begun
