@@ -11,6 +11,7 @@ from running_server import RunningServer
 
 from rillm.async_llm import AsyncLLM
 from rillm.engine_args import AsyncEngineArgs
+from rillm.output_formats import choose_formats
 from rillm.server.app import create_app
 
 
@@ -18,7 +19,8 @@ from rillm.server.app import create_app
 def server() -> Iterator[RunningServer]:
     args = AsyncEngineArgs(kv_cache_memory_bytes=64 * 2**20, num_threads=2)
     llm = AsyncLLM.from_engine_args(args)
-    app = create_app(llm, model_names=["bundled", "alias"], model_root="bundled")
+    formats = choose_formats(llm.directory, llm.get_tokenizer(), "bundled")
+    app = create_app(llm, model_names=["bundled", "alias"], model_root="bundled", formats=formats)
     listener = socket.create_server(("127.0.0.1", 0))
     config = uvicorn.Config(app, log_config=None, lifespan="off", ws="none")
     uvicorn_server = uvicorn.Server(config)

@@ -4,18 +4,24 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import AsyncGenerator, Sequence
+from collections.abc import AsyncGenerator, Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from starlette.types import ASGIApp
+
+from rillm.engine.messages import StepStats
 from rillm.engine_args import EngineArgs
 from rillm.input_processor import TokensPrompt
-from rillm.models.config import GenerationConfig
+from rillm.models.config import GenerationConfig, ModelConfig
+from rillm.output_formats import OutputFormats
 from rillm.outputs import CompletionOutput, RequestOutput
 from rillm.sampling_params import SamplingParams
 from rillm.server.app import create_app
+from rillm.server.options import HttpOptions
 from rillm.text.tokenizer import Tokenizer
 
+BUNDLED_CONFIG = ModelConfig.from_directory(EngineArgs().model_directory())
 BUNDLED_TOKENIZER = Tokenizer.from_directory(EngineArgs().model_directory())
 
 Step = Sequence[CompletionOutput] | Exception
@@ -44,13 +50,19 @@ class ScriptedEngine:
     With `holds`, a request waits for ever after its script instead of ending.
     """
 
+    formats: OutputFormats | None = None
+    """How the application reads what the engine says."""
+
     def __init__(self, *steps: Step, holds: bool = False) -> None:
         self._steps = steps
         self._holds = holds
         self.generation_config = GenerationConfig()
+        self.model_config = BUNDLED_CONFIG
         self.max_model_len = 2048
+        self.max_logprobs = 20
         self.ready_info: object | None = object()
         self.errored = False
+        self.engine_stats: StepStats | None = None
         self.num_live = 0
         self.arrivals = asyncio.Semaphore(0)
         """Released once for each request that has begun."""
@@ -59,6 +71,9 @@ class ScriptedEngine:
     def get_tokenizer(self) -> Tokenizer:
         return BUNDLED_TOKENIZER
 
+    async def abort(self, request_id: str | Iterable[str]) -> None:
+        raise NotImplementedError
+
     async def generate(
         self,
         prompt: TokensPrompt,
@@ -66,6 +81,7 @@ class ScriptedEngine:
         request_id: str,
         *,
         priority: int = 0,
+        stand_ins: Mapping[int, str] | None = None,
     ) -> AsyncGenerator[RequestOutput, None]:
         self.seen.append((prompt, sampling_params, request_id, priority))
         self.num_live += 1
@@ -87,6 +103,49 @@ class ScriptedEngine:
                 await asyncio.get_running_loop().create_future()
         finally:
             self.num_live -= 1
+
+
+class SpeakingEngine(ScriptedEngine):
+    """Says one text, or its tokens, for each choice, token by token; the choices take turns."""
+
+    def __init__(
+        self, *texts: str | list[int], finish: str = "stop", formats: OutputFormats
+    ) -> None:
+        super().__init__()
+        self.formats = formats
+        self._texts = texts
+        self._finish = finish
+
+    async def generate(
+        self,
+        prompt: TokensPrompt,
+        sampling_params: SamplingParams,
+        request_id: str,
+        *,
+        priority: int = 0,
+        stand_ins: Mapping[int, str] | None = None,
+    ) -> AsyncGenerator[RequestOutput, None]:
+        tokenizer = BUNDLED_TOKENIZER
+        ids = [tokenizer.encode(text) if isinstance(text, str) else text for text in self._texts]
+        detokenizers = [tokenizer.detokenizer(stand_ins=stand_ins) for _ in ids]
+        for position in range(max(map(len, ids)) + 1):
+            outputs = []
+            for index, detokenizer in enumerate(detokenizers):
+                new_ids = ids[index][position : position + 1]
+                text = detokenizer.push(new_ids)
+                if position == len(ids[index]):
+                    outputs.append(delta(index, text + detokenizer.finish(), (), self._finish))
+                elif new_ids:
+                    outputs.append(delta(index, text, new_ids))
+            if outputs:
+                yield RequestOutput(
+                    request_id=request_id,
+                    prompt=None,
+                    prompt_token_ids=prompt["prompt_token_ids"],
+                    outputs=outputs,
+                    finished=False,
+                    num_cached_tokens=0,
+                )
 
 
 @dataclass
@@ -119,6 +178,17 @@ def parse_events(body: bytes) -> list[Any]:
     return [each if each == "[DONE]" else json.loads(each) for each in data]
 
 
+def new_app(engine: ScriptedEngine, options: HttpOptions | None = None) -> ASGIApp:
+    """An application over `engine`."""
+    return create_app(
+        engine,
+        model_names=["scripted", "other-name"],
+        model_root="root",
+        formats=engine.formats,
+        options=options,
+    )
+
+
 async def call(
     engine: ScriptedEngine,
     path: str,
@@ -129,13 +199,39 @@ async def call(
     headers: Sequence[tuple[str, str]] = (),
     disconnect: asyncio.Event | None = None,
     stalled: asyncio.Event | None = None,
+    on_write: Callable[[bytes], None] | None = None,
 ) -> Answer:
-    """Send one request to the application over `engine`.
+    """Send one request to an application over `engine`.
 
     With `disconnect` set the connection ends. With `stalled` the client reads nothing: the first
-    write sets it and never returns.
+    write sets it and never returns. `on_write` sees each write.
     """
-    app = create_app(engine, model_names=["scripted", "other-name"], model_root="root")
+    return await call_app(
+        new_app(engine),
+        path,
+        body,
+        method=method,
+        content_type=content_type,
+        headers=headers,
+        disconnect=disconnect,
+        stalled=stalled,
+        on_write=on_write,
+    )
+
+
+async def call_app(
+    app: ASGIApp,
+    path: str,
+    body: Any,
+    *,
+    method: str = "POST",
+    content_type: str = "application/json",
+    headers: Sequence[tuple[str, str]] = (),
+    disconnect: asyncio.Event | None = None,
+    stalled: asyncio.Event | None = None,
+    on_write: Callable[[bytes], None] | None = None,
+) -> Answer:
+    """Send one request to an application; as `call`."""
     raw = body if isinstance(body, bytes) else json.dumps(body).encode()
     requests = [{"type": "http.request", "body": raw, "more_body": False}]
     answer = Answer()
@@ -161,6 +257,8 @@ async def call(
                 await asyncio.get_running_loop().create_future()
             if message.get("body"):
                 answer.writes.append(message["body"])
+                if on_write is not None:
+                    on_write(message["body"])
             answer.is_complete = not message.get("more_body", False)
 
     scope = {

@@ -3,6 +3,7 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import Any
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from scripted_engine import BUNDLED_TOKENIZER, ScriptedEngine, parse_events
@@ -116,18 +117,27 @@ def test_reasoning_has_its_own_key() -> None:
     chunks = encode(ANSWER, [choice_delta(ReasoningDelta("hm")), choice_delta(ContentDelta("A"))])
 
     assert [chunk["choices"][0]["delta"] for chunk in chunks[1:-1]] == [
-        {"reasoning": "hm"},
+        {"reasoning_content": "hm"},
         {"content": "A"},
     ]
 
 
-def test_tool_call_names_itself_once_and_changes_the_finish_reason() -> None:
+@pytest.mark.parametrize("fields", [(), ("reasoning",), ("reasoning_content", "reasoning")])
+def test_reasoning_is_told_under_the_names_asked_for(fields: tuple[str, ...]) -> None:
+    answer = replace(ANSWER, reasoning_fields=fields)
+    chunks = encode(answer, [choice_delta(ReasoningDelta("hm"), ContentDelta("A"))])
+
+    deltas = [chunk["choices"][0]["delta"] for chunk in chunks[1:-1]]
+    assert deltas == [*([dict.fromkeys(fields, "hm")] if fields else []), {"content": "A"}]
+
+
+def test_tool_call_names_itself_once() -> None:
     chunks = encode(
         ANSWER,
         [choice_delta(ContentDelta("Let me see. "), ToolCallBegin(0, "call-1", "weather"))],
         [choice_delta(ToolCallArguments(0, '{"city": '))],
         [choice_delta(ToolCallArguments(0, '"Oslo"}'), ToolCallEnd(0))],
-        [choice_delta(Finish("stop"))],
+        [choice_delta(Finish("tool_calls"))],
     )
 
     function = {"name": "weather", "arguments": ""}
@@ -147,18 +157,6 @@ def test_call_cut_off_by_length_finishes_with_length() -> None:
     chunks = encode(ANSWER, [choice_delta(ToolCallBegin(0, "call-1", "weather"), Finish("length"))])
 
     assert chunks[-2] == finish_chunk("length")
-
-
-def test_call_of_one_choice_does_not_change_the_finish_of_another() -> None:
-    chunks = encode(
-        ANSWER,
-        [choice_delta(ToolCallBegin(0, "call-1", "weather"), index=1)],
-        [choice_delta(Finish("stop"), index=0), choice_delta(Finish("stop"), index=1)],
-        n=2,
-    )
-
-    assert chunks[:2] == [role_chunk(0), role_chunk(1)]
-    assert chunks[-3:-1] == [finish_chunk("stop", 0), finish_chunk("tool_calls", 1)]
 
 
 def test_usage_chunk_has_no_choices_and_comes_last() -> None:
@@ -257,7 +255,7 @@ def test_whole_message_of_a_call_without_text_has_null_content() -> None:
         index=0,
         reasoning="hm",
         tool_calls=[ToolCall("call-1", "weather", '{"city": "Oslo"}')],
-        finish=Finish("stop"),
+        finish=Finish("tool_calls"),
     )
 
     [body] = parse_events(
@@ -280,7 +278,7 @@ def test_whole_message_of_a_call_without_text_has_null_content() -> None:
                     "function": {"name": "weather", "arguments": '{"city": "Oslo"}'},
                 }
             ],
-            "reasoning": "hm",
+            "reasoning_content": "hm",
         },
         "logprobs": None,
         "finish_reason": "tool_calls",

@@ -55,7 +55,7 @@ def test_serve_says_where_streams_and_leaves_nothing_behind(
 
     assert chunks[-1].choices[0].finish_reason is not None
     assert serving.returncode == 0
-    assert rest == ""
+    assert re.fullmatch(r".+ INFO request_id=\w+ outcome=completed .+ status=200 .+\n", rest)
     _, alive = psutil.wait_procs(children, timeout=10)
     assert alive == []
 
@@ -81,7 +81,8 @@ def test_stream_that_outlives_the_shutdown_timeout_ends_with_an_error() -> None:
                 list(stream)
         _, rest = serving.communicate(timeout=30)
 
-    assert (serving.returncode, rest) == (0, "")
+    assert serving.returncode == 0
+    assert re.fullmatch(r".+ outcome=error error=InternalServerError .+ status=200 .+\n", rest)
 
 
 def test_interrupt_stops_an_answer_and_not_the_conversation() -> None:

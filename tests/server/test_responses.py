@@ -16,7 +16,7 @@ from rillm.errors import (
     RillmError,
 )
 from rillm.sampling_params import RequestOutputKind
-from rillm.server.protocol import MAX_BODY_BYTES
+from rillm.server.options import MAX_BODY_BYTES
 
 CHAT = "/v1/chat/completions"
 COMPLETIONS = "/v1/completions"

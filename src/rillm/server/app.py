@@ -5,47 +5,123 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from starlette.applications import Starlette
+from starlette.middleware import Middleware
+from starlette.middleware.cors import CORSMiddleware
 from starlette.routing import Route
-from starlette.types import ASGIApp, Receive, Scope, Send
+from starlette.types import ASGIApp
 
 from rillm import __version__
+from rillm.output_formats import OutputFormats
+from rillm.server.auth import ApiKeys
 from rillm.server.chat import ChatCompletions
 from rillm.server.completions import Completions
 from rillm.server.errors import HANDLED, error_response
+from rillm.server.generate import Generate
 from rillm.server.health import Health
+from rillm.server.metrics import ServerMetrics
 from rillm.server.models import ServedModel
+from rillm.server.observed import ObservedApp, ObservedEngine
+from rillm.server.openapi import Documentation
+from rillm.server.options import HttpOptions
+from rillm.server.prometheus import MetricsRoute
 from rillm.server.serving_engine import ServingEngine
-from rillm.server.sse import RAW_SEND
 
 
-def create_app(engine: ServingEngine, *, model_names: Sequence[str], model_root: str) -> ASGIApp:
+def create_app(
+    engine: ServingEngine,
+    *,
+    model_names: Sequence[str],
+    model_root: str,
+    formats: OutputFormats | None = None,
+    reasoning_fields: tuple[str, ...] = ("reasoning_content",),
+    tokens_only: bool = False,
+    has_prompt_details: bool = False,
+    options: HttpOptions | None = None,
+) -> ASGIApp:
     """Make the application.
 
     Args:
         engine: the engine's; it may still be loading, requests then wait.
         model_names: what callers may call the model, the first one to be shown; at least one.
         model_root: the name or path the weights come from.
+        formats: how the model writes reasoning and calls; None where all it writes is content.
+        reasoning_fields: names under which a chat message holds its reasoning.
+        tokens_only: the engine has no tokenizer: no routes that speak text.
+        has_prompt_details: usage of the token endpoint says how many prompt tokens came from the
+            prefix cache.
+        options: what an operator has chosen; None for the defaults.
     """
+    options = options or HttpOptions()
+    metrics = ServerMetrics(engine.max_model_len)
+    outermost = ObservedApp(metrics, options)
+    engine = ObservedEngine(engine, metrics)
     model = ServedModel(model_names, model_root, engine)
-    fingerprint = f"rillm-{__version__}"
-    chat = ChatCompletions(engine, model, fingerprint)
-    completions = Completions(engine, model, fingerprint)
-    health = Health(engine)
-    app = Starlette(
-        routes=[
-            Route("/v1/chat/completions", chat.create, methods=["POST"]),
-            Route("/v1/completions", completions.create, methods=["POST"]),
-            Route("/v1/models", model.list_models),
-            Route("/v1/models/{model:path}", model.get_model),
-            Route("/health", health.get_health),
-            Route("/ping", health.get_health, methods=["GET", "POST"]),
-            Route("/version", health.get_version),
-        ],
+    generate = Generate(
+        engine,
+        model,
+        None if tokens_only else engine.get_tokenizer(),
+        formats,
+        reasoning_fields,
+        has_prompt_details=has_prompt_details,
+    )
+    health = Health(engine, lambda: outermost.num_live)
+    shown = MetricsRoute(metrics, engine, model.names[0], has_aliases=options.metrics_aliases)
+    routes = [
+        *([] if tokens_only else _text_routes(engine, model, formats, reasoning_fields)),
+        Route("/inference/v1/generate", generate.create, methods=["POST"]),
+        Route("/inference/v1/abort_requests", generate.abort, methods=["POST"]),
+        Route("/v1/models", model.list_models),
+        Route("/v1/models/{model:path}", model.get_model),
+        Route("/health", health.get_health),
+        Route("/ready", health.get_ready),
+        Route("/ping", health.get_health, methods=["GET", "POST"]),
+        Route("/load", health.get_load),
+        Route("/version", health.get_version),
+        Route("/metrics", shown.get_metrics),
+    ]
+    documentation = Documentation(routes, options)
+    routes += [
+        Route("/openapi.json", documentation.get_document),
+        Route("/docs", documentation.get_page),
+    ]
+    outermost.app = Starlette(
+        routes=routes,
+        middleware=_middleware(options),
         exception_handlers=dict.fromkeys([*HANDLED, Exception], error_response),
     )
+    return outermost
 
-    async def with_raw_send(scope: Scope, receive: Receive, send: Send) -> None:
-        scope[RAW_SEND] = send
-        await app(scope, receive, send)
 
-    return with_raw_send
+def _text_routes(
+    engine: ServingEngine,
+    model: ServedModel,
+    formats: OutputFormats | None,
+    reasoning_fields: tuple[str, ...],
+) -> list[Route]:
+    """What needs a tokenizer."""
+    fingerprint = f"rillm-{__version__}"
+    chat = ChatCompletions(engine, model, fingerprint, formats, reasoning_fields)
+    completions = Completions(engine, model, fingerprint)
+    return [
+        Route("/v1/chat/completions", chat.create, methods=["POST"]),
+        Route("/v1/completions", completions.create, methods=["POST"]),
+    ]
+
+
+def _middleware(options: HttpOptions) -> list[Middleware]:
+    """Only what is asked for: pages of other origins, then keys, so that a refusal is readable."""
+    middleware = []
+    if options.allowed_origins:
+        middleware.append(
+            Middleware(
+                CORSMiddleware,
+                allow_origins=options.allowed_origins,
+                allow_methods=options.allowed_methods,
+                allow_headers=options.allowed_headers,
+                allow_credentials=options.allow_credentials,
+                expose_headers=("X-Request-Id",),
+            )
+        )
+    if options.api_key:
+        middleware.append(Middleware(ApiKeys, keys=options.api_key))
+    return middleware

@@ -14,6 +14,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from rillm.errors import InvalidRequestError
+from rillm.output_formats import OutputFormats, ToolOptions
 from rillm.server.chat_chunks import ChatAnswer, ChatChunkEncoder, chat_completion
 from rillm.server.models import ServedModel
 from rillm.server.protocol import (
@@ -28,6 +29,7 @@ from rillm.server.protocol import (
 from rillm.server.sampling import sampling_params
 from rillm.server.serving_engine import ServingEngine
 from rillm.server.sse import EventStreamResponse, json_response, until_disconnect
+from rillm.server.tools import check_reads_calls, read_tools
 from rillm.streams import EventStream, Generation
 from rillm.text.tokenizer import Tokenizer
 
@@ -50,8 +52,17 @@ _TEMPLATE_ARGUMENTS = frozenset(
 class ChatCompletions:
     """The route, for one model."""
 
-    def __init__(self, engine: ServingEngine, model: ServedModel, fingerprint: str) -> None:
+    def __init__(
+        self,
+        engine: ServingEngine,
+        model: ServedModel,
+        fingerprint: str,
+        formats: OutputFormats | None,
+        reasoning_fields: tuple[str, ...],
+    ) -> None:
         self._engine = engine
+        self._formats = formats
+        self._reasoning_fields = reasoning_fields
         self._tokenizer = engine.get_tokenizer()
         self._model = model
         self._fingerprint = fingerprint
@@ -68,13 +79,15 @@ class ChatCompletions:
         model = self._model.resolve(request.model)
         request_id = request_id_of(http, request)
         _check_fields(request)
+        tools = read_tools(request)
+        check_reads_calls(tools, self._formats)
         params = sampling_params(
             request,
             self._engine.generation_config,
             max_tokens=_max_tokens(request, self._engine.generation_config.max_new_tokens),
             logprobs=(request.top_logprobs or 0) if request.logprobs else None,
         )
-        render = functools.partial(_prompt_token_ids, request, self._tokenizer)
+        render = functools.partial(_prompt_token_ids, request, tools, self._tokenizer)
         token_ids = await asyncio.to_thread(render) if len(body) > INLINE_BODY_BYTES else render()
         generation = Generation(
             prompt_token_ids=token_ids,
@@ -82,6 +95,7 @@ class ChatCompletions:
             request_id=engine_request_id(request_id),
             priority=request.priority or 0,
             cache_salt=request.cache_salt,
+            format=None if self._formats is None else self._formats.for_prompt(token_ids, tools),
         )
         stream = EventStream(self._engine, [generation])
         answer = self._answer(request, request_id, model)
@@ -103,6 +117,7 @@ class ChatCompletions:
             return_token_ids=bool(request.return_token_ids),
             include_usage=options.include_usage,
             continuous_usage=options.include_usage and options.continuous_usage_stats,
+            reasoning_fields=() if request.include_reasoning is False else self._reasoning_fields,
         )
 
     async def _chunks(self, stream: EventStream, answer: ChatAnswer) -> AsyncGenerator[bytes, None]:
@@ -141,30 +156,11 @@ def _check_fields(request: ChatCompletionRequest) -> None:
             f"top_logprobs is {request.top_logprobs}, must be at least 0, or -1 for all",
             param="top_logprobs",
         )
-    _check_tools(request)
     reserved = _TEMPLATE_ARGUMENTS.intersection(request.chat_template_kwargs or ())
     if reserved:
         raise InvalidRequestError(
             f"chat_template_kwargs holds {min(reserved)!r}, which is not for templates to take",
             param="chat_template_kwargs",
-        )
-
-
-def _check_tools(request: ChatCompletionRequest) -> None:
-    if request.tools is None:
-        if request.tool_choice not in (None, "none"):
-            raise InvalidRequestError(
-                f"tool_choice is {request.tool_choice!r}, must be 'none' or absent without tools",
-                param="tool_choice",
-            )
-        return
-    if not request.tools:
-        raise InvalidRequestError("tools is empty, must hold a tool or be absent", param="tools")
-    if request.tool_choice != "none":
-        raise InvalidRequestError(
-            f"tools needs tool_choice 'none', but it is {request.tool_choice or 'auto'!r}: "
-            "tool-call parsing is not in this version yet",
-            param="tools",
         )
 
 
@@ -185,11 +181,13 @@ def _max_tokens(request: ChatCompletionRequest, default: int | None) -> int | No
     return request.max_completion_tokens
 
 
-def _prompt_token_ids(request: ChatCompletionRequest, tokenizer: Tokenizer) -> list[int]:
+def _prompt_token_ids(
+    request: ChatCompletionRequest, tools: ToolOptions | None, tokenizer: Tokenizer
+) -> list[int]:
     variables: dict[str, Any] = request.chat_template_kwargs or {}
     return tokenizer.encode_chat(
         request.messages,
-        tools=request.tools,
+        tools=None if tools is None else tools.tools,
         add_generation_prompt=_opens_answer(request),
         continue_final_message=request.continue_final_message,
         **variables,

@@ -5,7 +5,7 @@ are those of vLLM 0.33's Python server, so that its clients find every attribute
 things are stricter here, because clients break on them: text and finish never share a chunk, and
 an empty `content` is sent with the role only.
 
-A plain content chunk is a constant prefix, the escaped text and a constant suffix.
+A plain chunk of content or arguments is a constant prefix, the escaped text and a constant suffix.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ from rillm.streams import ChoiceDelta, ChoiceResult, EventStream
 
 _encode = msgspec.json.encode
 
-_CONTENT_TAIL = (
+_PLAIN_TAIL = (
     b'},"logprobs":null,"finish_reason":null,"token_ids":null}],"kv_transfer_params":null}\n\n'
 )
 
@@ -55,6 +55,8 @@ class ChatAnswer:
     """A stream ends with a usage chunk."""
     continuous_usage: bool = False
     """Every chunk of a stream says the usage so far."""
+    reasoning_fields: tuple[str, ...] = ("reasoning_content",)
+    """Names under which reasoning is told; none where it is not."""
 
     def logprobs(
         self, positions: Sequence[LogprobsDict] | None, vocabulary: TokenVocabulary
@@ -63,11 +65,6 @@ class ChatAnswer:
         if self.top_logprobs is None or positions is None:
             return None
         return chat_logprobs(positions, self.top_logprobs, vocabulary)
-
-
-def finish_reason(finish: Finish, called: bool) -> str:
-    """The word of the wire: `tool_calls` when the model stopped by itself after a call."""
-    return "tool_calls" if called and finish.reason == "stop" else finish.reason
 
 
 class ChatChunkEncoder:
@@ -80,7 +77,6 @@ class ChatChunkEncoder:
         self._stream = stream
         self._vocabulary = vocabulary
         self._began = False
-        self._called = [False] * stream.num_choices
         head = {
             "id": answer.id,
             "object": "chat.completion.chunk",
@@ -88,8 +84,8 @@ class ChatChunkEncoder:
             "model": answer.model,
         }
         self._head = b"data: " + _encode(head)[:-1] + b","
-        self._content_heads = [
-            self._head + b'"choices":[{"index":%d,"delta":{"content":' % index
+        self._choice_heads = [
+            self._head + b'"choices":[{"index":%d,"delta":' % index
             for index in range(stream.num_choices)
         ]
         self._has_tokens = answer.top_logprobs is not None or answer.return_token_ids
@@ -123,14 +119,24 @@ class ChatChunkEncoder:
         for event in delta.events:
             match event:
                 case ContentDelta(text) if self._is_plain:
-                    chunks.append(self._content_heads[index] + _encode(text) + _CONTENT_TAIL)
+                    chunks.append(
+                        self._choice_heads[index] + b'{"content":' + _encode(text) + _PLAIN_TAIL
+                    )
+                case ToolCallArguments(call, fragment) if self._is_plain:
+                    arguments = b'{"tool_calls":[{"index":%d,"function":{"arguments":%b}}]' % (
+                        call,
+                        _encode(fragment),
+                    )
+                    chunks.append(self._choice_heads[index] + arguments + _PLAIN_TAIL)
                 case ToolCallEnd():
+                    continue
+                case ReasoningDelta() if not self._answer.reasoning_fields:
                     continue
                 case Finish():
                     chunks.append(self._finish_chunk(index, event, untold))
                 case _:
-                    self._called[index] |= isinstance(event, ToolCallBegin)
-                    chunks.append(self._delta_chunk(index, _delta_object(event), untold))
+                    described = delta_object(event, self._answer.reasoning_fields)
+                    chunks.append(self._delta_chunk(index, described, untold))
             untold = None
         if untold is not None and self._has_tokens:
             chunks.append(self._delta_chunk(index, {}, untold))
@@ -173,7 +179,7 @@ class ChatChunkEncoder:
             "index": index,
             "delta": {},
             "logprobs": logprobs,
-            "finish_reason": finish_reason(finish, self._called[index]),
+            "finish_reason": finish.reason,
             "stop_reason": finish.stop_reason,
             "token_ids": token_ids,
             "weight_versions": None,
@@ -204,12 +210,13 @@ class ChatChunkEncoder:
         return self._head + _encode(rest)[1:] + b"\n\n"
 
 
-def _delta_object(event: StreamEvent) -> dict[str, Any]:
+def delta_object(event: StreamEvent, reasoning_fields: Sequence[str]) -> dict[str, Any]:
+    """The `delta` that tells one event; empty for an event that is told otherwise."""
     match event:
         case ContentDelta(text):
             return {"content": text}
         case ReasoningDelta(text):
-            return {"reasoning": text}
+            return dict.fromkeys(reasoning_fields, text)
         case ToolCallBegin(index, id, name):
             function = {"name": name, "arguments": ""}
             return {
@@ -252,8 +259,24 @@ def chat_completion(
 def _whole_choice(
     answer: ChatAnswer, result: ChoiceResult, vocabulary: TokenVocabulary
 ) -> dict[str, Any]:
+    return {
+        "index": result.index,
+        "message": message_object(result, answer.role, answer.reasoning_fields),
+        "logprobs": answer.logprobs(result.logprobs, vocabulary),
+        "finish_reason": result.finish.reason,
+        "stop_reason": result.finish.stop_reason,
+        "token_ids": result.token_ids if answer.return_token_ids else None,
+        "routed_experts": None,
+        "weight_versions": None,
+    }
+
+
+def message_object(
+    result: ChoiceResult, role: str, reasoning_fields: Sequence[str]
+) -> dict[str, Any]:
+    """The `message` of a whole choice."""
     message: dict[str, Any] = {
-        "role": answer.role,
+        "role": role,
         "content": result.content if result.content or not result.tool_calls else None,
         "refusal": None,
         "annotations": None,
@@ -269,14 +292,4 @@ def _whole_choice(
             }
             for call in result.tool_calls
         ]
-    message["reasoning"] = result.reasoning or None
-    return {
-        "index": result.index,
-        "message": message,
-        "logprobs": answer.logprobs(result.logprobs, vocabulary),
-        "finish_reason": finish_reason(result.finish, bool(result.tool_calls)),
-        "stop_reason": result.finish.stop_reason,
-        "token_ids": result.token_ids if answer.return_token_ids else None,
-        "routed_experts": None,
-        "weight_versions": None,
-    }
+    return message | dict.fromkeys(reasoning_fields, result.reasoning or None)

@@ -17,11 +17,10 @@ from rillm.errors import (
     ModelNotFoundError,
     RequestError,
 )
+from rillm.server.access_log import CLIENT_CLOSED_REQUEST, CURRENT
 
 JSON = "application/json"
 RETRY_AFTER_S = "1"
-CLIENT_CLOSED_REQUEST = 499
-"""Nobody reads it; proxies and logs use this number for a caller that went away."""
 
 
 class MalformedBodyError(InvalidRequestError):
@@ -80,6 +79,8 @@ def error_body(error: Exception) -> ErrorBody:
 def error_response(request: Request, error: Exception) -> Response:
     """Answer a request that failed before its response began; a Starlette handler."""
     body = error_body(error)
+    if (record := CURRENT.get()) is not None:
+        record.error = body.error.type
     headers = dict(error.headers or {}) if isinstance(error, HTTPException) else {}
     if isinstance(error, CapacityError):
         headers["Retry-After"] = RETRY_AFTER_S

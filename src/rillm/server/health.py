@@ -1,6 +1,8 @@
-"""GET /health and /version: whether the engine serves, and what it is."""
+"""GET /health, /ready, /load and /version: whether the engine serves, how busy, and what it is."""
 
 from __future__ import annotations
+
+from collections.abc import Callable
 
 import msgspec
 from starlette.requests import Request
@@ -14,8 +16,15 @@ from rillm.server.serving_engine import ServingEngine
 class Health:
     """The routes, for one engine."""
 
-    def __init__(self, engine: ServingEngine) -> None:
+    def __init__(self, engine: ServingEngine, count_live: Callable[[], int]) -> None:
+        """Answer for an engine.
+
+        Args:
+            engine: the engine.
+            count_live: how many requests are being answered.
+        """
         self._engine = engine
+        self._count_live = count_live
 
     async def get_health(self, _: Request) -> Response:
         """200 when requests are served at once; 503 while loading and when the engine is dead."""
@@ -23,6 +32,16 @@ class Health:
         status = "dead" if self._engine.errored else "ok" if is_ready else "loading"
         body = msgspec.json.encode({"status": status})
         return Response(body, 200 if status == "ok" else 503, media_type=JSON)
+
+    async def get_ready(self, _: Request) -> Response:
+        """200 when a request would be served at once; 503 before that, and after a failure."""
+        is_ready = self._engine.ready_info is not None and not self._engine.errored
+        body = msgspec.json.encode({"ready": is_ready})
+        return Response(body, 200 if is_ready else 503, media_type=JSON)
+
+    async def get_load(self, _: Request) -> Response:
+        """How many requests are being answered; probes are not counted."""
+        return Response(msgspec.json.encode({"server_load": self._count_live()}), media_type=JSON)
 
     async def get_version(self, _: Request) -> Response:
         """Which rillm this is."""

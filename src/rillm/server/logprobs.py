@@ -42,7 +42,7 @@ def _entry(token_id: int, logprob: Logprob, vocabulary: TokenVocabulary) -> dict
     token = vocabulary.token_bytes(token_id)
     return {
         "token": token.decode(errors="replace"),
-        "logprob": _finite(logprob.logprob),
+        "logprob": finite(logprob.logprob),
         "bytes": list(token),
     }
 
@@ -72,11 +72,11 @@ class CompletionLogprobs:
             tokens.append(token)
             offsets.append(self._offset)
             self._offset += len(token)
-            chosen.append(None if position is None else _finite(position[token_id].logprob))
+            chosen.append(None if position is None else finite(position[token_id].logprob))
             top.append(
                 None
                 if position is None
-                else {self._text(other): _finite(each.logprob) for other, each in position.items()}
+                else {self._text(other): finite(each.logprob) for other, each in position.items()}
             )
         return {
             "text_offset": offsets,
@@ -89,5 +89,6 @@ class CompletionLogprobs:
         return self._vocabulary.token_bytes(token_id).decode(errors="replace")
 
 
-def _finite(logprob: float) -> float:
+def finite(logprob: float) -> float:
+    """A logprob as JSON can have it."""
     return logprob if math.isfinite(logprob) else LOWEST

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import re
 import uuid
-from typing import Annotated, Any, ClassVar, TypeVar
+from typing import Annotated, Any, ClassVar, Protocol, TypeVar
 
 import msgspec
 from msgspec import Meta
@@ -20,9 +20,10 @@ from starlette.exceptions import HTTPException
 from starlette.requests import Request
 
 from rillm.errors import InvalidRequestError
+from rillm.server.access_log import CURRENT, REQUEST_ID
 from rillm.server.errors import MalformedBodyError
+from rillm.server.options import options_of
 
-MAX_BODY_BYTES = 32 * 2**20
 MAX_STOP_STRINGS = 4
 MAX_PROMPTS = 1024
 INLINE_BODY_BYTES = 8192
@@ -31,7 +32,6 @@ INLINE_BODY_BYTES = 8192
 Int64 = Annotated[int, Meta(ge=-(2**63), le=2**63 - 1)]
 """What the engine's messages can carry; a longer number is refused where it enters."""
 
-_REQUEST_ID = re.compile(r"[!-~]{1,128}")
 _CACHE_SALT = re.compile(r"[^@/\\\0]{1,128}")
 _MSGSPEC_PATH = re.compile(r" - at `(?:key in )?\$(?P<path>[^`]*)`$")
 
@@ -118,6 +118,10 @@ class ChatCompletionRequest(GenerationRequest, kw_only=True):
     top_logprobs: Int64 | None = None
     tools: list[dict[str, Any]] | None = None
     tool_choice: str | dict[str, Any] | None = None
+    parallel_tool_calls: bool | None = None
+    """False: at most one call. None: true."""
+    include_reasoning: bool | None = None
+    """False: reasoning is told apart but not sent. None: true."""
     add_generation_prompt: bool | None = None
     """None: true, unless the final message is continued."""
     continue_final_message: bool = False
@@ -148,6 +152,16 @@ class CompletionRequest(GenerationRequest, kw_only=True):
     prompt_embeds: Any = None
 
 
+class CommonFields(Protocol):
+    """What all routes that generate have in common."""
+
+    stream: bool | None
+    stream_options: StreamOptions | None
+    request_id: str | None
+    cache_salt: str | None
+
+
+T = TypeVar("T")
 Body = TypeVar("Body", bound=GenerationRequest)
 
 
@@ -156,7 +170,7 @@ async def read_body(request: Request) -> bytes:
 
     Raises:
         MalformedBodyError: the content type is not JSON.
-        HTTPException: 413, the body is larger than `MAX_BODY_BYTES`.
+        HTTPException: 413, the body is larger than the option `max_body_bytes`.
         ClientDisconnect: the client went away while sending.
     """
     media_type = request.headers.get("content-type", "").partition(";")[0].strip().lower()
@@ -164,12 +178,13 @@ async def read_body(request: Request) -> bytes:
         raise MalformedBodyError(
             f"Content-Type is {media_type!r}, must be 'application/json'", param="Content-Type"
         )
+    limit = options_of(request.scope).max_body_bytes
     parts: list[bytes] = []
     num_bytes = 0
     async for part in request.stream():
         num_bytes += len(part)
-        if num_bytes > MAX_BODY_BYTES:
-            raise HTTPException(413, f"length limit exceeded: at most {MAX_BODY_BYTES} bytes")
+        if num_bytes > limit:
+            raise HTTPException(413, f"length limit exceeded: at most {limit} bytes")
         parts.append(part)
     return b"".join(parts)
 
@@ -181,38 +196,72 @@ def decode_body(body: bytes, decoder: msgspec.json.Decoder[Body]) -> Body:
         MalformedBodyError: not JSON, or a field of the wrong type; `param` is its path.
         InvalidRequestError: a field's value cannot be served.
     """
-    try:
-        request = decoder.decode(body)
-    except msgspec.ValidationError as error:
-        raise _malformed(str(error)) from None
-    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
-        raise MalformedBodyError(f"1 validation error: the body is not JSON: {error}") from None
+    request = decode_json(body, decoder)
     _check_unsupported(request)
-    if request.stream_options is not None and not request.stream:
-        raise InvalidRequestError(
-            "stream_options is set, must be absent unless stream is true", param="stream_options"
-        )
+    check_stream_options(request)
     if isinstance(request.stop, list) and len(request.stop) > MAX_STOP_STRINGS:
         raise InvalidRequestError(
             f"stop has {len(request.stop)} strings, at most {MAX_STOP_STRINGS}", param="stop"
         )
+    check_names(request)
+    return request
+
+
+def decode_json(body: bytes, decoder: msgspec.json.Decoder[T]) -> T:
+    """Decode a body of any route.
+
+    Raises:
+        MalformedBodyError: not JSON, or a field of the wrong type; `param` is its path.
+    """
+    try:
+        return decoder.decode(body)
+    except msgspec.ValidationError as error:
+        raise malformed(str(error)) from None
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+        raise MalformedBodyError(f"1 validation error: the body is not JSON: {error}") from None
+
+
+def check_stream_options(request: CommonFields) -> None:
+    """Refuse stream options without a stream.
+
+    Raises:
+        InvalidRequestError: they are there, and `stream` is not true.
+    """
+    if request.stream_options is not None and not request.stream:
+        raise InvalidRequestError(
+            "stream_options is set, must be absent unless stream is true", param="stream_options"
+        )
+
+
+def check_names(request: CommonFields) -> None:
+    """Check what callers name: the cache salt and the request.
+
+    Raises:
+        InvalidRequestError: one of them is too long, or has characters it may not have.
+    """
     for name, value, pattern in (
         ("cache_salt", request.cache_salt, _CACHE_SALT),
-        ("request_id", request.request_id, _REQUEST_ID),
+        ("request_id", request.request_id, REQUEST_ID),
     ):
         if value is not None and not pattern.fullmatch(value):
             raise InvalidRequestError(
                 f"{name} is {value!r}, must match {pattern.pattern!r}", param=name
             )
-    return request
 
 
-def _malformed(message: str) -> MalformedBodyError:
+def malformed(message: str, within: str = "") -> MalformedBodyError:
+    """The error for what msgspec says of a field of the wrong type.
+
+    Args:
+        message: msgspec's, the field's path at its end.
+        within: path of the object that was decoded.
+    """
     found = _MSGSPEC_PATH.search(message)
     path = found["path"].removeprefix(".") if found else ""
     expected = message[: found.start()] if found else message
     if missing := re.search(r"missing required field `(\w+)`", message):
-        path = f"{path}.{missing.group(1)}".removeprefix(".")
+        path = f"{path}.{missing.group(1)}"
+    path = f"{within}.{path.removeprefix('.')}".strip(".")
     prefix = f"{path}: " if path else ""
     return MalformedBodyError(f"1 validation error: {prefix}{expected}", param=path or None)
 
@@ -233,18 +282,22 @@ def _check_unsupported(request: GenerationRequest) -> None:
         )
 
 
-def request_id_of(http: Request, body: GenerationRequest) -> str:
+def request_id_of(http: Request, body: CommonFields) -> str:
     """The id of a request: the `X-Request-Id` header's, else the body's, else a random one.
 
     Raises:
         InvalidRequestError: the header is longer than 128 characters or not printable ASCII.
     """
     header = http.headers.get("x-request-id")
+    record = CURRENT.get()
     if header is None:
-        return body.request_id or uuid.uuid4().hex
-    if not _REQUEST_ID.fullmatch(header):
+        if record is None:
+            return body.request_id or uuid.uuid4().hex
+        record.request_id = body.request_id or record.request_id
+        return record.request_id
+    if not REQUEST_ID.fullmatch(header):
         raise InvalidRequestError(
-            f"X-Request-Id is {header!r}, must match {_REQUEST_ID.pattern!r}",
+            f"X-Request-Id is {header!r}, must match {REQUEST_ID.pattern!r}",
             param="X-Request-Id",
         )
     return header

@@ -87,13 +87,18 @@ def sampling_params(
         max_tokens=max_tokens,
         logprobs=logprobs,
         prompt_logprobs=prompt_logprobs,
-        logit_bias=_logit_bias(request.logit_bias),
+        logit_bias=clamped_logit_bias(request.logit_bias),
         output_kind=RequestOutputKind.DELTA if request.stream else RequestOutputKind.FINAL_ONLY,
         **given,
     )
 
 
-def _logit_bias(biases: dict[str, float] | None) -> dict[int, float] | None:
+def clamped_logit_bias(biases: dict[str, float] | None) -> dict[int, float] | None:
+    """Biases by token id, none larger than `MAX_LOGIT_BIAS`.
+
+    Raises:
+        InvalidRequestError: a key is not a token id.
+    """
     if biases is None:
         return None
     by_id: dict[int, float] = {}

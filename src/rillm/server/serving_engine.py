@@ -2,11 +2,21 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Protocol
 
+from rillm.engine.messages import StepStats
 from rillm.server.sampling import SamplingDefaults
 from rillm.streams import GenerationClient
 from rillm.text.tokenizer import Tokenizer
+
+
+class ModelFacts(Protocol):
+    """What is known of a model before it is loaded."""
+
+    @property
+    def vocab_size(self) -> int:
+        """Token ids are below this."""
 
 
 class ServingEngine(GenerationClient, Protocol):
@@ -14,6 +24,17 @@ class ServingEngine(GenerationClient, Protocol):
 
     def get_tokenizer(self) -> Tokenizer:
         """The model's tokenizer; there at once."""
+
+    async def abort(self, request_id: str | Iterable[str]) -> None:
+        """End live requests; their streams yield a last output with finish reason `abort`."""
+
+    @property
+    def model_config(self) -> ModelFacts:
+        """The model's."""
+
+    @property
+    def max_logprobs(self) -> int:
+        """Most alternatives a request may ask for."""
 
     @property
     def generation_config(self) -> SamplingDefaults:
@@ -30,3 +51,7 @@ class ServingEngine(GenerationClient, Protocol):
     @property
     def errored(self) -> bool:
         """Whether the engine has stopped and serves nothing any more."""
+
+    @property
+    def engine_stats(self) -> StepStats | None:
+        """Counters of the engine after its newest step; None where it tells none."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import time
 from collections.abc import AsyncGenerator, Coroutine
 from contextlib import aclosing
 from typing import Any, TypeVar
@@ -14,7 +15,10 @@ from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
 from rillm.errors import RillmError
+from rillm.server.access_log import CURRENT
 from rillm.server.errors import JSON, error_body
+from rillm.server.heartbeat import PING, Heartbeat
+from rillm.server.options import options_of
 
 T = TypeVar("T")
 
@@ -30,9 +34,14 @@ _HEADERS = [
 
 logger = logging.getLogger(__name__)
 
+_now = time.monotonic
+
 
 async def until_disconnect(receive: Receive, work: Coroutine[Any, Any, T]) -> T:
     """Await `work`, cancelling it when the client goes away.
+
+    Both run as tasks of their own: resuming `work` for a token passes through no frame of the
+    application around it.
 
     Args:
         receive: the ASGI channel, the request's body already read from it.
@@ -41,20 +50,28 @@ async def until_disconnect(receive: Receive, work: Coroutine[Any, Any, T]) -> T:
     Raises:
         ClientDisconnect: the client went away first; `work` has been cancelled and has ended.
     """
+
+    async def finish() -> T:
+        result = await work
+        # At once: when a response is complete, the server's channel says disconnect, too.
+        watcher.cancel()
+        return result
+
     try:
         async with asyncio.TaskGroup() as tasks:
             watcher = tasks.create_task(_raise_on_disconnect(receive))
-            result = await work
-            watcher.cancel()
+            working = tasks.create_task(finish())
     except ExceptionGroup as group:
         # One failure ends both sides, so the group holds the cause first.
         raise group.exceptions[0] from None
-    return result
+    return working.result()
 
 
 async def _raise_on_disconnect(receive: Receive) -> None:
     while (await receive())["type"] != "http.disconnect":
         pass
+    if (record := CURRENT.get()) is not None:
+        record.aborted_by = "client"
     raise ClientDisconnect
 
 
@@ -68,6 +85,10 @@ class EventStreamResponse(Response):
 
     The first item is awaited before the status line, so that what is refused lazily still gets
     a status of its own. After it, an error is the stream's last data, followed by `[DONE]`.
+
+    A stream that has been silent for the application's `heartbeat_seconds` gets a comment line.
+    Where even the first item takes longer than that, headers go out with the comment, once the
+    engine has taken the request: no refusal can follow then, only a failure.
     """
 
     def __init__(self, chunks: AsyncGenerator[bytes, None], request_id: str) -> None:
@@ -87,24 +108,52 @@ class EventStreamResponse(Response):
             ClientDisconnect: the client went away before the first chunk.
             Exception: what the generator raised before its first chunk.
         """
+        seconds = options_of(scope).heartbeat_seconds
         try:
-            await until_disconnect(receive, self._stream(scope[RAW_SEND]))
+            await until_disconnect(receive, self._stream(send, scope[RAW_SEND], seconds))
         except ClientDisconnect:
             if not self._started:
                 raise
 
-    async def _stream(self, send: Send) -> None:
-        async with aclosing(self._chunks) as chunks:
-            chunk: bytes | None = await anext(chunks)
-            self._started = True
+    async def _stream(self, send: Send, raw_send: Send, seconds: float) -> None:
+        async def beat() -> None:
+            if not self._started:
+                record = CURRENT.get()
+                if record is None or not record.is_admitted:
+                    return
+                await self._start(send)
+            await raw_send({"type": "http.response.body", "body": PING, "more_body": True})
+
+        heartbeat = Heartbeat(seconds, beat, asyncio.get_running_loop())
+        try:
+            async with aclosing(self._chunks) as chunks:
+                async for chunk in chunks:
+                    if not self._started:
+                        await heartbeat.settle()
+                        await self._start(send)
+                    await raw_send({"type": "http.response.body", "body": chunk, "more_body": True})
+                    heartbeat.last_write = _now()
+        except Exception as error:
+            await heartbeat.settle()
+            if not self._started:
+                raise
+            await raw_send({"type": "http.response.body", "body": _last(error), "more_body": True})
+        finally:
+            heartbeat.stop()
+        await raw_send({"type": "http.response.body", "body": b"", "more_body": False})
+
+    async def _start(self, send: Send) -> None:
+        """Send status and headers, through all that wants to add to them."""
+        if not self._started:
             await send(self._start_message)
-            try:
-                while chunk is not None:
-                    await send({"type": "http.response.body", "body": chunk, "more_body": True})
-                    chunk = await anext(chunks, None)
-            except Exception as error:
-                if not isinstance(error, RillmError):
-                    logger.exception("a stream failed")
-                chunk = b"data: " + msgspec.json.encode(error_body(error)) + b"\n\n" + DONE
-                await send({"type": "http.response.body", "body": chunk, "more_body": True})
-        await send({"type": "http.response.body", "body": b"", "more_body": False})
+            self._started = True
+
+
+def _last(error: Exception) -> bytes:
+    """What a stream that failed ends with."""
+    if not isinstance(error, RillmError):
+        logger.exception("a stream failed")
+    body = error_body(error)
+    if (record := CURRENT.get()) is not None:
+        record.error = body.error.type
+    return b"data: " + msgspec.json.encode(body) + b"\n\n" + DONE

@@ -1,0 +1,58 @@
+"""API keys: who may ask."""
+
+from __future__ import annotations
+
+import hashlib
+import hmac
+from collections.abc import Sequence
+from typing import Final
+
+from starlette.datastructures import Headers
+from starlette.exceptions import HTTPException
+from starlette.requests import Request
+from starlette.types import ASGIApp, Receive, Scope, Send
+
+from rillm.server.errors import error_response
+from rillm.server.paths import OPEN_PATHS, route_path
+
+API_KEY_VARIABLE: Final = "RILLM_API_KEY"
+"""Environment variable with one more key: what is on a command line, others on the machine see."""
+
+
+class ApiKeys:
+    """Lets through requests that show one of the keys; answers the others with 401.
+
+    A key is shown as `Authorization: Bearer KEY`, or as `X-Api-Key: KEY` as Anthropic's clients
+    do. Probes, metrics and documentation need none, and neither does a browser's preflight.
+    """
+
+    def __init__(self, app: ASGIApp, keys: Sequence[str]) -> None:
+        self._app = app
+        self._digests = [_digest(key.encode()) for key in keys]
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Answer one request."""
+        if scope["type"] != "http" or self._is_allowed(scope):
+            await self._app(scope, receive, send)
+            return
+        error = HTTPException(
+            401,
+            "Unauthorized: send a valid API key as 'Authorization: Bearer KEY'",
+            headers={"WWW-Authenticate": "Bearer"},
+        )
+        await error_response(Request(scope, receive), error)(scope, receive, send)
+
+    def _is_allowed(self, scope: Scope) -> bool:
+        if scope["method"] == "OPTIONS" or route_path(scope) in OPEN_PATHS:
+            return True
+        headers = Headers(scope=scope)
+        kind, _, shown = headers.get("authorization", "").partition(" ")
+        if kind.lower() != "bearer":
+            shown = headers.get("x-api-key", "")
+        digest = _digest(shown.strip().encode("latin-1"))
+        # Every key is compared, whole: the time taken says nothing about any of them.
+        return sum([hmac.compare_digest(digest, known) for known in self._digests]) > 0
+
+
+def _digest(key: bytes) -> bytes:
+    return hashlib.sha256(key).digest()

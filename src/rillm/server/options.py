@@ -1,0 +1,70 @@
+"""What an operator can choose about the HTTP face, whatever it listens on."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Final, Literal
+
+from starlette.types import Scope
+
+from rillm.errors import ConfigError
+
+OPTIONS: Final = "rillm.options"
+"""Scope key of the application's options."""
+MAX_BODY_BYTES: Final = 32 * 2**20
+
+
+@dataclass(frozen=True, kw_only=True)
+class HttpOptions:
+    """Settings of the application. The string under a field is its help text."""
+
+    api_key: tuple[str, ...] = field(default=(), repr=False)
+    """Key that callers have to show; may be given several times. Also taken from the environment
+    variable RILLM_API_KEY. Probes, metrics and documentation stay open."""
+    allowed_origins: tuple[str, ...] = ()
+    """Origin whose pages may call this server from a browser; `*` for all, none by default."""
+    allowed_methods: tuple[str, ...] = ("*",)
+    """Method such a page may use."""
+    allowed_headers: tuple[str, ...] = ("*",)
+    """Header such a page may send."""
+    allow_credentials: bool = False
+    """Let such a page send cookies."""
+    root_path: str = ""
+    """Path under which a proxy shows this server, such as /llm; requests may come with or
+    without it."""
+    max_body_bytes: int = MAX_BODY_BYTES
+    """Largest request body."""
+    heartbeat_seconds: float = 15.0
+    """A stream that was silent for so long gets a comment line, so that nothing between server
+    and client takes it for dead; 0 switches that off."""
+    metrics_aliases: bool = False
+    """Show every metric under its `vllm:` name too, for dashboards and autoscalers that know
+    only those."""
+    request_log: Literal["text", "json", "off"] = "text"
+    """Form of the line that is logged when a request has ended."""
+
+    def __post_init__(self) -> None:
+        """Check the settings.
+
+        Raises:
+            ConfigError: one is out of its range.
+        """
+        if not all(self.api_key):
+            raise ConfigError("api_key is empty, must hold at least one character")
+        if self.root_path and (not self.root_path.startswith("/") or self.root_path.endswith("/")):
+            raise ConfigError(
+                f"root_path is {self.root_path!r}, must begin with a slash and not end with one"
+            )
+        if self.max_body_bytes < 1:
+            raise ConfigError(f"max_body_bytes is {self.max_body_bytes}, must be at least 1")
+        # Written so that NaN fails, too.
+        if not 0 <= self.heartbeat_seconds <= 86400:
+            raise ConfigError(
+                f"heartbeat_seconds is {self.heartbeat_seconds}, must be from 0 to 86400"
+            )
+
+
+def options_of(scope: Scope) -> HttpOptions:
+    """The options of the application that serves a request."""
+    options: HttpOptions = scope[OPTIONS]
+    return options
