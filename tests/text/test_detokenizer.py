@@ -214,3 +214,44 @@ def test_token_bytes_of_a_byte_level_text_add_up_to_its_utf8(
 ) -> None:
     _, tokenizer = families["byte-level"]
     assert b"".join(map(tokenizer.token_bytes, tokenizer.encode(text))) == text.encode()
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+@given(ids=id_lists, marked=st.sets(st.integers(0, 700), max_size=4), cuts=cut_lists)
+def test_tokens_with_stand_ins_part_the_text_wherever_it_is_cut(
+    families: dict[str, tuple[Backend, Tokenizer]],
+    family: str,
+    ids: list[int],
+    marked: set[int],
+    cuts: list[int],
+) -> None:
+    _, tokenizer = families[family]
+    stand_ins = dict.fromkeys(marked, "\udc00")
+    parts: list[list[int]] = [[]]
+    for token_id in ids:
+        if token_id in marked:
+            parts.append([])
+        else:
+            parts[-1].append(token_id)
+
+    def streamed(edges: list[int]) -> str:
+        detokenizer = tokenizer.detokenizer(stand_ins=stand_ins)
+        pieces = [detokenizer.push(ids[start:end]) for start, end in pairwise(edges)]
+        return "".join([*pieces, detokenizer.finish()])
+
+    whole = streamed([0, len(ids)])
+    assert whole == streamed([0, *sorted(min(cut, len(ids)) for cut in cuts), len(ids)])
+    assert whole.count("\udc00") == len(parts) - 1
+    if family == "byte-level":
+        assert whole.split("\udc00") == [tokenizer.decode(part) for part in parts]
+
+
+def test_a_stand_in_is_shown_for_a_special_token_that_is_skipped(
+    families: dict[str, tuple[Backend, Tokenizer]],
+) -> None:
+    backend, tokenizer = families["byte-fallback"]
+    special = backend.token_to_id("<s>")
+    word = backend.token_to_id("▁hello")
+    detokenizer = tokenizer.detokenizer(stand_ins={special: "\udc01"}, prompt_token_ids=[word])
+
+    assert detokenizer.push([word, special, word]) == " hello\udc01 hello"
