@@ -1,14 +1,16 @@
-"""Formats by name: every module of `rillm.formats.catalogue` adds its own."""
+"""Formats by name: every file of the folder `catalogue` adds its own, when one is asked for."""
 
 from __future__ import annotations
 
-import importlib
-import pkgutil
 from dataclasses import replace
 from functools import cache
+from pathlib import Path
+from typing import Final
 
-from rillm.formats import catalogue
 from rillm.formats.description import Format
+from rillm.formats.loader import load
+
+_CATALOGUE: Final = Path(__file__).with_name("catalogue")
 
 
 class UnknownFormatError(ValueError):
@@ -17,11 +19,8 @@ class UnknownFormatError(ValueError):
 
 @cache
 def all_formats() -> tuple[Format, ...]:
-    """All descriptions, in the order of their modules' names."""
-    found: list[Format] = []
-    for module in sorted(pkgutil.iter_modules(catalogue.__path__), key=lambda each: each.name):
-        found += importlib.import_module(f"{catalogue.__name__}.{module.name}").FORMATS
-    return tuple(found)
+    """All descriptions, in the order of their files' names."""
+    return tuple(each for path in sorted(_CATALOGUE.glob("*.toml")) for each in load(path))
 
 
 @cache

@@ -1,1 +1,0 @@
-"""The formats themselves: data, one module for each family."""
