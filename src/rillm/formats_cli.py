@@ -13,7 +13,6 @@ from cyclopts import App, Parameter
 from rillm.engine_args import BUNDLED_MODEL, EngineArgs
 from rillm.errors import ConfigError
 from rillm.formats.description import Format
-from rillm.formats.detect import Match
 from rillm.formats.events import StreamEvent
 from rillm.formats.machine import Machine
 from rillm.formats.registry import (
@@ -24,6 +23,7 @@ from rillm.formats.registry import (
     tool_formats,
 )
 from rillm.formats.tokens import NO_TOKENS, TokenMarkers, find_tokens
+from rillm.model_formats.detect import Match
 from rillm.output_formats import detect_formats
 from rillm.text.tokenizer import Tokenizer
 

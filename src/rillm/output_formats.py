@@ -15,7 +15,6 @@ import msgspec
 
 from rillm.errors import ConfigError
 from rillm.formats.description import Format
-from rillm.formats.detect import Detected, Match, ModelTraits, architectures_of, detect
 from rillm.formats.machine import Machine
 from rillm.formats.registry import (
     UnknownFormatError,
@@ -24,9 +23,10 @@ from rillm.formats.registry import (
     find_tool_format,
     without_calls,
 )
-from rillm.formats.response_template import ResponseTemplateError, resolve_template
-from rillm.formats.suffix import resolve
 from rillm.formats.tokens import TokenMarkers, find_tokens
+from rillm.model_formats.detect import Detected, Match, ModelTraits, architectures_of, detect
+from rillm.model_formats.response_template import ResponseTemplateError, resolve_template
+from rillm.model_formats.suffix import resolve
 from rillm.parsers.plugin import ParserPlugin, PluginTokenizer, load_plugin
 from rillm.streams import ChoiceParser, OutputFormat
 from rillm.text.tokenizer import Tokenizer

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from rillm.formats.detect import ModelTraits, architectures_of, detect
+from rillm.model_formats.detect import ModelTraits, architectures_of, detect
 
 THINK = "{{ '<think>' }} {% if '</think>' in content %}"
 

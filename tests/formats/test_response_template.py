@@ -8,7 +8,7 @@ import pytest
 from formats.folding import Answer, events_of, fold
 
 from rillm.formats.registry import combine, reasoning_formats, tool_formats
-from rillm.formats.response_template import ResponseTemplateError, resolve_template
+from rillm.model_formats.response_template import ResponseTemplateError, resolve_template
 
 TRANSFORM = {"type": "function", "function": {"name": "{name}", "arguments": "{content}"}}
 XML = {"tag_pattern": r"<p=(?P<key>[^>]+)>\n(?P<value>.*?)\n</p>"}

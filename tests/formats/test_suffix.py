@@ -5,7 +5,7 @@ from __future__ import annotations
 from formats.folding import events_of, fold
 
 from rillm.formats.registry import combine
-from rillm.formats.suffix import resolve
+from rillm.model_formats.suffix import resolve
 
 FORMAT = combine("hy_v4", "hy_v4")
 NAMES = ("think", "tool_calls", "tool_call", "arg_key", "arg_value")

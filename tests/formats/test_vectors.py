@@ -20,7 +20,7 @@ from formats.folding import Answer, cut, events_of, fold
 
 from rillm.formats.description import Format
 from rillm.formats.registry import combine, reasoning_formats, tool_formats
-from rillm.formats.response_template import resolve_template
+from rillm.model_formats.response_template import resolve_template
 
 VECTORS = Path(__file__).parent / "vectors"
 TOOLS = json.loads((VECTORS / "tools.json").read_text(encoding="utf-8"))

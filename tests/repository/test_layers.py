@@ -29,6 +29,7 @@ LAYERS: list[set[str]] = [
     {"token_wire"},
     {"output_processor"},
     {"input_processor"},
+    {"model_formats"},
     {"text", "formats", "engine_args"},
     {"engine.client", "engine.core_process"},
     {"engine"},

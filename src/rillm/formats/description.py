@@ -135,12 +135,12 @@ class Format:
     """Markers that begin a turn in a prompt."""
     suffix: str = ""
     """What each checkpoint puts before the last character of every marker, as a regular
-    expression: see `rillm.formats.suffix`."""
+    expression: see `rillm.model_formats.suffix`."""
     evidence: Evidence = field(default_factory=Evidence)
     mixes: bool = True
     """Whether its halves can be mixed with those of other formats."""
     from_checkpoint: bool = False
-    """Whether the checkpoint declares the format: see `response_template.resolve_template`."""
+    """Whether the checkpoint declares the format: see `rillm.model_formats.response_template`."""
     example: str = ""
     """What a model writes, for the table of formats."""
 
