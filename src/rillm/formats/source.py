@@ -202,6 +202,15 @@ class Source:
                 return ""
             yield
 
+    def accept_one(self, characters: str) -> Steps[str]:
+        """Consume whitespace, then the next character if it is one of these.
+
+        Returns:
+            The character, empty if it is another one and was left.
+        """
+        character = yield from self.skip_space()
+        return self.take(self.position + 1) if character and character in characters else ""
+
     def run(self, pattern: re.Pattern[str], emit: Emit) -> Steps[str]:
         """Hand on the characters that `pattern`, one character class repeated, matches.
 

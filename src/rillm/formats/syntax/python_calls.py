@@ -45,16 +45,13 @@ class _PythonParser:
 
     def parse(self, context: Context, lead: str, is_bare: bool) -> Steps[int | None]:
         source = context.source
-        is_list = (yield from source.skip_space()) == "["
-        if is_list:
-            source.take(source.position + 1)
-        elif self._syntax.needs_brackets:
+        is_list = bool((yield from source.accept_one("[")))
+        if self._syntax.needs_brackets and not is_list:
             return None
         num_calls = 0
         while True:
-            must_be_offered = is_bare and not (is_list and num_calls)
             call = _Call(context, self._syntax)
-            is_call = yield from call.parse(must_be_offered)
+            is_call = yield from call.parse(is_bare and not (is_list and num_calls))
             if not call.has_begun:
                 return self._give_back(context, num_calls)
             num_calls += 1
@@ -63,15 +60,12 @@ class _PythonParser:
                 return num_calls
             # What is no further call is text again, from the end of this one on.
             source.keep_raw()
-            character = yield from source.skip_space()
-            if character == "," or (character == ";" and not is_list):
-                source.take(source.position + 1)
-                character = yield from source.skip_space()
-            elif is_list and character != "]":
-                return self._give_back(context, num_calls)
-            if is_list and character == "]":
-                source.take(source.position + 1)
+            separator = yield from source.accept_one("," if is_list else ",;")
+            yield from source.skip_space()
+            if is_list and (yield from source.accept_one("]")):
                 return num_calls
+            if is_list and not separator:
+                return self._give_back(context, num_calls)
 
     def _give_back(self, context: Context, num_calls: int) -> int | None:
         """Show what came after the last call, unless that is for the machine to do."""
@@ -105,30 +99,25 @@ class _Call:
         source.take(source.position + 1)
         self._name = name
         prefix = "{"
-        character = yield from source.skip_space()
-        while character and character != ")":
+        while not (yield from source.accept_one(")")):
             self._is_shown = False
             if self.has_begun:
                 source.keep_raw()
             key = yield from self._read_key()
             if key is None:
-                break
-            prefix += f'"{key}": '
-            if not (yield from self._values.value(prefix, self._emit, 0)):
-                break
-            character = yield from source.skip_space()
-            if character == ",":
-                source.take(source.position + 1)
-                character = yield from source.skip_space()
-            elif character != ")":
-                break
+                return self._fail()
+            is_whole = yield from self._values.value(f'{prefix}"{key}": ', self._emit, 0)
+            if not is_whole or not (yield from self._values.goes_on(")")):
+                return self._fail()
             prefix = ", "
-        if character == ")":
-            source.take(source.position + 1)
-            self._begin()
-            self._sink.last_argument("{}" if prefix == "{" else "}")
-            self._sink.complete()
-            return True
+        self._begin()
+        self._sink.last_argument("{}" if prefix == "{" else "}")
+        self._sink.complete()
+        return True
+
+    def _fail(self) -> bool:
+        """End the call where it cannot go on; an argument that is none is text."""
+        source = self._source
         if source.ended and source.position == len(source.text):
             self._begin()
         elif self.has_begun and not self._is_shown:
@@ -157,10 +146,9 @@ class _Call:
         parts: list[str] = []
         yield from source.run(WORD, parts.append)
         key = "".join(parts)
-        if not key.isidentifier() or (yield from source.skip_space()) != "=":
-            return None
-        source.take(source.position + 1)
-        return key
+        if key.isidentifier() and (yield from source.accept_one("=")):
+            return key
+        return None
 
     def _begin(self) -> None:
         if not self.has_begun:

@@ -7,13 +7,13 @@ strings may hold line breaks, numbers leading zeros, and `true`, `false` and `nu
 from __future__ import annotations
 
 import ast
-import math
 import re
+from functools import lru_cache
 from typing import Final
 
 from rillm.formats.json_text import quote
 from rillm.formats.schema import dump
-from rillm.formats.source import Emit, Source, Steps
+from rillm.formats.source import Emit, Markers, Source, Steps
 from rillm.formats.syntax.base import Context
 
 WORD: Final = re.compile(r"[\w.+-]*")
@@ -21,14 +21,8 @@ WORD: Final = re.compile(r"[\w.+-]*")
 _MAX_DEPTH: Final = 100
 _JSON_NUMBER: Final = re.compile(r"-?(?:0|[1-9][0-9]*)(?:\.[0-9]+)?(?:[eE][+-]?[0-9]+)?")
 _NUMBER_START: Final = re.compile(r"[+-]?\.?[0-9]")
-_CONSTANTS: Final = {
-    "True": "true",
-    "true": "true",
-    "False": "false",
-    "false": "false",
-    "None": "null",
-    "null": "null",
-}
+_CONSTANTS: Final = {"True": "true", "False": "false", "None": "null"}
+_CONSTANTS_OF_JSON: Final = frozenset(_CONSTANTS.values())
 _STRING_PREFIX: Final = re.compile(r"[rRuUfFbB]{0,2}")
 _PLAIN: Final = {'"': re.compile(r'[^"\\]+'), "'": re.compile(r"[^'\\]+")}
 _RAW: Final = {'"': re.compile(r'[^"]+'), "'": re.compile(r"[^']+")}
@@ -42,23 +36,11 @@ _ESCAPE: Final = re.compile(
     r"|u[0-9a-fA-F]{4}|U[0-9a-fA-F]{8}|[0-3][0-7]{2}|[0-7]{1,2}|N\{[^}]*\}|.)",
     re.DOTALL,
 )
-_SIMPLE_ESCAPES: Final = {
-    "\\\\": "\\",
-    "\\'": "'",
-    '\\"': '"',
-    "\\a": "\a",
-    "\\b": "\b",
-    "\\f": "\f",
-    "\\n": "\n",
-    "\\r": "\r",
-    "\\t": "\t",
-    "\\v": "\v",
-    "\\\n": "",
-    "\\\r": "",
-    "\\\r\n": "",
-}
-_CODED_ESCAPES: Final = frozenset("xuUN01234567")
+_KNOWN_ESCAPES: Final = frozenset("\\'\"abfnrtv\n\rxuUN01234567")
+_MAX_ESCAPES: Final = 1024
 _SPACE: Final = re.compile(r"[ \t\r\n]+")
+_TRIPLE: Final = {mark: Markers((mark * 2,)) for mark in "'\""}
+"""What makes a quotation mark three of them."""
 _AFTER_VALUE: Final = frozenset(",)]}:'\"")
 
 
@@ -88,18 +70,17 @@ class PythonLiterals:
         Returns:
             Whether it is whole. Some of it may have been emitted if not.
         """
-        character = yield from self._source.skip_space()
+        source = self._source
+        character = yield from source.skip_space()
         if character in ("'", '"'):
             return (yield from self._string(prefix, emit, is_raw=False))
-        if character and character in "[({":
-            if depth >= _MAX_DEPTH:
-                return False
-            self._source.take(self._source.position + 1)
+        if depth < _MAX_DEPTH and (yield from source.accept_one("[({")):
             if character == "[":
-                return (yield from self._items(prefix + "[", emit, depth, "]"))
-            return (yield from self._group(prefix, emit, depth, ")" if character == "(" else "}"))
+                return (yield from self._items(prefix + "[", emit, depth + 1, "]"))
+            closer = ")" if character == "(" else "}"
+            return (yield from self._group(prefix, emit, depth + 1, closer))
         parts: list[str] = []
-        following = yield from self._source.run(WORD, parts.append)
+        following = yield from source.run(WORD, parts.append)
         word = "".join(parts)
         if following in ("'", '"') and _STRING_PREFIX.fullmatch(word):
             return (yield from self._string(prefix, emit, is_raw="r" in word.lower()))
@@ -108,71 +89,61 @@ class PythonLiterals:
             emit(prefix + json_text)
         return json_text is not None
 
+    def goes_on(self, closer: str) -> Steps[bool]:
+        """Consume a comma after a value; returns false if neither it nor `closer` follows."""
+        if (yield from self._source.accept_one(",")):
+            return True
+        return (yield from self._source.skip_space()) == closer
+
+    def _held_value(self, depth: int) -> Steps[str | None]:
+        """JSON text of a value of which nothing is emitted; None if it is not whole."""
+        parts: list[str] = []
+        is_whole = yield from self.value("", parts.append, depth)
+        return "".join(parts) if is_whole else None
+
     def _items(self, prefix: str, emit: Emit, depth: int, closer: str) -> Steps[bool]:
         """Convert what is left of a list, a tuple or a set."""
-        source = self._source
-        while True:
-            if (yield from source.skip_space()) == closer:
-                source.take(source.position + 1)
-                emit("]" if prefix == ", " else prefix + "]")
-                return True
-            if not (yield from self.value(prefix, emit, depth + 1)):
+        while not (yield from self._source.accept_one(closer)):
+            is_whole = yield from self.value(prefix, emit, depth)
+            if not is_whole or not (yield from self.goes_on(closer)):
                 return False
             prefix = ", "
-            character = yield from source.skip_space()
-            if character == ",":
-                source.take(source.position + 1)
-            elif character != closer:
-                return False
+        emit("]" if prefix == ", " else prefix + "]")
+        return True
 
     def _group(self, prefix: str, emit: Emit, depth: int, closer: str) -> Steps[bool]:
         """Convert what its first element tells: a dict or a set, a tuple or a value alone."""
         source = self._source
-        if (yield from source.skip_space()) == closer:
-            source.take(source.position + 1)
+        if (yield from source.accept_one(closer)):
             emit(prefix + ("[]" if closer == ")" else "{}"))
             return True
-        parts: list[str] = []
-        if not (yield from self.value("", parts.append, depth + 1)):
+        first = yield from self._held_value(depth)
+        if first is None:
             return False
-        first = "".join(parts)
-        character = yield from source.skip_space()
-        if character == ":" and closer == "}":
+        if closer == "}" and (yield from source.skip_space()) == ":":
             return (yield from self._entries(prefix + "{", first, emit, depth))
-        if character not in (",", closer) or not character:
-            return False
-        source.take(source.position + 1)
-        if character == ",":
+        mark = yield from source.accept_one("," + closer)
+        if mark == ",":
             emit(f"{prefix}[{first}")
             return (yield from self._items(", ", emit, depth, closer))
-        emit(prefix + (first if closer == ")" else f"[{first}]"))
-        return True
+        if mark:
+            emit(prefix + (first if closer == ")" else f"[{first}]"))
+        return bool(mark)
 
-    def _entries(self, prefix: str, key: str, emit: Emit, depth: int) -> Steps[bool]:
+    def _entries(self, prefix: str, key: str | None, emit: Emit, depth: int) -> Steps[bool]:
         """Convert what is left of a dict, from the colon after its first key on."""
         source = self._source
-        while True:
-            if key[0] in "[{" or (yield from source.skip_space()) != ":":
-                return False
-            source.take(source.position + 1)
+        while key is not None and key[0] not in "[{" and (yield from source.accept_one(":")):
             key = key if key[0] == '"' else f'"{key}"'
-            if not (yield from self.value(f"{prefix}{key}: ", emit, depth + 1)):
+            is_whole = yield from self.value(f"{prefix}{key}: ", emit, depth)
+            if not is_whole or not (yield from self.goes_on("}")):
                 return False
-            prefix = ", "
-            character = yield from source.skip_space()
-            if character == ",":
-                source.take(source.position + 1)
-                character = yield from source.skip_space()
-            elif character != "}":
-                return False
-            if character == "}":
-                source.take(source.position + 1)
+            if (yield from source.accept_one("}")):
                 emit("}")
                 return True
-            parts: list[str] = []
-            if not (yield from self.value("", parts.append, depth + 1)):
-                return False
-            key = "".join(parts)
+            prefix = ", "
+            key = yield from self._held_value(depth)
+        return False
 
     # Strings
 
@@ -182,28 +153,14 @@ class PythonLiterals:
         emit(prefix + '"')
         while True:
             mark = source.take(source.position + 1)
-            if (yield from self._is_triple(mark)):
-                is_closed = yield from self._body(mark, 3, emit, is_raw)
-            else:
-                is_closed = yield from self._body(mark, 1, emit, is_raw)
+            is_triple = (yield from source.accept(_TRIPLE[mark])) is not None
+            is_closed = yield from self._body(mark, 3 if is_triple else 1, emit, is_raw)
             if not is_closed:
                 return False
             if (yield from source.skip_space()) not in ("'", '"'):
                 emit('"')
                 return True
             is_raw = False
-
-    def _is_triple(self, mark: str) -> Steps[bool]:
-        """Whether two more marks follow, which are consumed; an empty string is left."""
-        source = self._source
-        while True:
-            text = source.text[source.position : source.position + 2]
-            if text == mark * 2:
-                source.take(source.position + 2)
-                return True
-            if source.ended or text not in ("", mark):
-                return False
-            yield
 
     def _body(self, mark: str, length: int, emit: Emit, is_raw: bool) -> Steps[bool]:
         """Convert up to the closing marks; returns whether they came."""
@@ -213,18 +170,16 @@ class PythonLiterals:
         def show(text: str) -> None:
             emit(quote(self._spell(text)))
 
-        while True:
-            character = yield from source.run(plain, show)
-            if not character:
-                return False
-            if character == "\\":
-                decoded = yield from self._escape()
-                if decoded is None:
-                    return False
-                show(decoded)
+        while character := (yield from source.run(plain, show)):
+            if character == mark:
+                if (yield from self._closes(mark, length, show)):
+                    return True
                 continue
-            if (yield from self._closes(mark, length, show)):
-                return True
+            decoded = yield from self._escape()
+            if decoded is None:
+                return False
+            show(decoded)
+        return False
 
     def _closes(self, mark: str, length: int, show: Emit) -> Steps[bool]:
         """Consume quotation marks; returns whether they close the string, shows them if not."""
@@ -252,11 +207,10 @@ class PythonLiterals:
         return _unescape(source.take(match.end()))
 
 
+@lru_cache(_MAX_ESCAPES)
 def _unescape(escape: str) -> str:
-    simple = _SIMPLE_ESCAPES.get(escape)
-    if simple is not None:
-        return simple
-    if escape[1] not in _CODED_ESCAPES:
+    """The character that an escape stands for; the escape itself where there is none."""
+    if escape[1] not in _KNOWN_ESCAPES:
         return escape
     try:
         decoded: str = ast.literal_eval(f'"{escape}"')
@@ -267,13 +221,12 @@ def _unescape(escape: str) -> str:
 
 def _word(word: str) -> str | None:
     """JSON text of a number or constant; None for any other word."""
-    if word in _CONSTANTS:
-        return _CONSTANTS[word]
-    if _JSON_NUMBER.fullmatch(word):
+    word = _CONSTANTS.get(word, word)
+    if word in _CONSTANTS_OF_JSON or _JSON_NUMBER.fullmatch(word):
         return word
     if not _NUMBER_START.match(word):
         return None
-    for read in (int, _int_of_any_base, _finite):
+    for read in (int, _int_of_any_base, float):
         try:
             return dump(read(word))
         except ValueError:
@@ -283,10 +236,3 @@ def _word(word: str) -> str | None:
 
 def _int_of_any_base(word: str) -> int:
     return int(word, 0)
-
-
-def _finite(word: str) -> float:
-    number = float(word)
-    if not math.isfinite(number):
-        raise ValueError(f"{word} is not JSON")
-    return number
