@@ -42,10 +42,18 @@ def properties(schema: Schema) -> Mapping[str, Any]:
     return found if isinstance(found, Mapping) else {}
 
 
-def property_schema(schema: Schema, key: str) -> Schema | None:
+def property_schema(schema: Schema | None, key: str) -> Schema | None:
     """The schema of one property, its references resolved; None where it is not declared."""
+    if schema is None:
+        return None
     found = properties(schema).get(key, schema.get("additionalProperties"))
     return resolve(found, schema) if isinstance(found, Mapping) else None
+
+
+def items_schema(schema: Schema | None) -> Schema | None:
+    """The schema of an array's items, its references resolved; None where none is declared."""
+    items = None if schema is None else schema.get("items")
+    return resolve(items, schema or {}) if isinstance(items, Mapping) else None
 
 
 def resolve(schema: Schema, root: Schema) -> Schema:
@@ -258,9 +266,8 @@ def _coerce_inside(value: Any, schema: Schema) -> Any:
         return {
             key: _coerce_item(item, property_schema(schema, key)) for key, item in value.items()
         }
-    if isinstance(value, list) and isinstance(schema.get("items"), Mapping):
-        items = resolve(schema["items"], schema)
-        return [_coerce_item(item, items) for item in value]
+    if isinstance(value, list):
+        return [_coerce_item(item, items_schema(schema)) for item in value]
     return value
 
 

@@ -45,7 +45,7 @@ class CallParser(Protocol):
         """
 
 
-class CallSyntax(Protocol):
+class CallSyntax:
     """The description of a syntax: data, and the parser that it compiles to."""
 
     streams: ClassVar[str]
@@ -53,6 +53,7 @@ class CallSyntax(Protocol):
 
     def leads(self) -> tuple[str, ...]:
         """Markers with which a call itself begins; empty where a frame must go before."""
+        return ()
 
     def parser(self, stops: Sequence[str]) -> CallParser:
         """Compile.
@@ -60,3 +61,4 @@ class CallSyntax(Protocol):
         Args:
             stops: markers that end a call from outside: those of the frame around it.
         """
+        raise NotImplementedError

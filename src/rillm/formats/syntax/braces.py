@@ -6,7 +6,7 @@ Strings stand between marks of their own; all other values are bare, and the sch
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import ClassVar, Final, Literal
 
@@ -14,16 +14,16 @@ from rillm.formats import schema as schemas
 from rillm.formats.json_text import json_string, quote
 from rillm.formats.sink import Sink
 from rillm.formats.source import Markers, Source, Steps
-from rillm.formats.syntax.base import CallParser, Context, Schema
+from rillm.formats.syntax.base import CallParser, CallSyntax, Context, Schema
 from rillm.formats.values import StringValue
 
 _NAME: Final = re.compile(r"[\w.-]+")
-_CLOSER: Final = {"{": "}", "(": ")"}
+_CLOSER: Final = {"{": "}", "(": ")", "[": "]"}
 _MAX_DEPTH: Final = 100
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class BraceCall:
+class BraceCall(CallSyntax):
     """`prefix NAME {KEY:VALUE,...}`."""
 
     streams: ClassVar[str] = "strings; other values when they end"
@@ -33,10 +33,6 @@ class BraceCall:
     """Opens and closes a string."""
     strings: Literal["text", "json"] = "text"
     """What a string of no declared type is: text, or JSON if it decodes."""
-
-    def leads(self) -> tuple[str, ...]:
-        """See `CallSyntax`."""
-        return ()
 
     def parser(self, stops: Sequence[str]) -> CallParser:
         """See `CallSyntax`."""
@@ -51,7 +47,7 @@ class _BraceParser:
         self.stop = Markers(stops)
         self.after_key = Markers((":", ",", "{", "[", "}", "]", *stops))
         self.after_value = {
-            closer: Markers((",", "]", "}", closer, *stops)) for closer in _CLOSER.values()
+            opener: Markers((",", "]", "}", _CLOSER[opener], *stops)) for opener in "{("
         }
 
     def parse(self, context: Context, lead: str, is_bare: bool) -> Steps[int | None]:
@@ -62,13 +58,12 @@ class _BraceParser:
         parts: list[str] = []
         opener = yield from source.run(_NAME, parts.append)
         name = "".join(parts)
-        if not name or opener not in _CLOSER or (is_bare and not context.offers(name)):
+        if not name or opener not in self.after_value or (is_bare and not context.offers(name)):
             return None
         source.take(source.position + 1)
         sink.begin(name)
-        closer = _CLOSER[opener]
-        values = _Values(self, context, self.after_value[closer])
-        if (yield from values.object(context.functions.get(name), closer, 0)):
+        values = _Values(self, context, self.after_value[opener])
+        if (yield from values.container(context.functions.get(name), opener, 0)):
             sink.last_argument("}")
             sink.complete()
         return 1
@@ -83,64 +78,41 @@ class _Values:
         self._sink: Sink = context.sink
         self._after_value = after_value
 
-    def object(self, schema: Schema | None, closer: str, depth: int) -> Steps[bool]:
-        """Convert what is left of an object, but for its closing brace.
+    def container(self, schema: Schema | None, opener: str, depth: int) -> Steps[bool]:
+        """Convert an object or array, but for its brackets' end.
 
         Returns:
             Whether it is whole.
         """
-        prefix = "{"
-        while True:
-            is_end = yield from self._ends(closer)
-            if is_end is None:
+        is_array = opener == "["
+        inner = schemas.items_schema(schema) if is_array else None
+        prefix = "[" if is_array else "{"
+        while not (yield from self._ends(_CLOSER[opener])):
+            if not (yield from self._source.next_character()):
                 return False
-            if is_end:
-                if prefix == "{":
-                    self._sink.arguments(prefix)
-                return True
-            key = yield from self._key()
+            key = "" if is_array else (yield from self._key())
             if key is None:
                 return False
-            self._sink.arguments(f'{prefix}"{quote(self._sink.spell(key))}": ')
-            prefix = ", "
-            inner = None if schema is None else schemas.property_schema(schema, key)
-            if not (yield from self._value(inner, depth)):
-                return False
-
-    def _array(self, schema: Schema | None, depth: int) -> Steps[bool]:
-        """Convert what is left of an array."""
-        items = None if schema is None else schema.get("items")
-        inner = schemas.resolve(items, schema or {}) if isinstance(items, Mapping) else None
-        prefix = "["
-        while True:
-            is_end = yield from self._ends("]")
-            if is_end is None:
-                return False
-            if is_end:
-                self._sink.arguments("[]" if prefix == "[" else "]")
-                return True
-            self._sink.arguments(prefix)
+            if not is_array:
+                inner = schemas.property_schema(schema, key)
+                key = f'"{quote(self._sink.spell(key))}": '
+            self._sink.arguments(prefix + key)
             prefix = ", "
             if not (yield from self._value(inner, depth)):
                 return False
+        self._sink.arguments(prefix.strip(", "))
+        return True
 
-    def _ends(self, closer: str) -> Steps[bool | None]:
-        """Whether a container ends here; None at the end of the text.
-
-        What is left open where the frame ends, ends there.
-        """
-        source = self._source
-        while (yield from source.skip_space()) == ",":
-            source.take(source.position + 1)
-        character = yield from source.next_character()
-        if character == closer:
-            source.take(source.position + 1)
+    def _ends(self, closer: str) -> Steps[bool]:
+        """Whether a container ends here: what is open where the frame ends, ends there too."""
+        while (yield from self._source.accept_one(",")):
+            pass
+        if (yield from self._source.accept_one(closer)):
             return True
-        stop = yield from source.accept(self._parser.stop)
+        stop = yield from self._source.accept(self._parser.stop)
         if stop is not None:
-            source.give_back(stop)
-            return True
-        return False if character else None
+            self._source.give_back(stop)
+        return stop is not None
 
     def _key(self) -> Steps[str | None]:
         """Read a key and its colon; None where there is none, which is shown as text then."""
@@ -167,10 +139,8 @@ class _Values:
             if marker is not None and marker != ":":
                 source.give_back(marker)
             return text.strip() or None, marker
-        following = yield from source.skip_space()
-        if following == ":":
-            source.take(source.position + 1)
-        return key, following or None
+        colon = yield from source.accept_one(":")
+        return key, colon or (yield from source.next_character()) or None
 
     def _value(self, schema: Schema | None, depth: int) -> Steps[bool]:
         """Convert one value; returns whether it is whole."""
@@ -183,13 +153,10 @@ class _Values:
             if text is not None:
                 sink.arguments(self._typed(sink.spell(text), schema, "text"))
             return text is not None
-        if character in ("{", "[") and depth < _MAX_DEPTH:
-            source.take(source.position + 1)
-            if character == "[":
-                return (yield from self._array(schema, depth + 1))
-            is_whole = yield from self.object(schema, "}", depth + 1)
+        if depth < _MAX_DEPTH and (yield from source.accept_one("{[")):
+            is_whole = yield from self.container(schema, character, depth + 1)
             if is_whole:
-                sink.arguments("}")
+                sink.arguments(_CLOSER[character])
             return is_whole
         bare, marker = yield from source.collect(self._after_value)
         bare = sink.spell(bare).strip()

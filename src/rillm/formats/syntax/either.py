@@ -7,13 +7,13 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 from rillm.formats.source import Steps
-from rillm.formats.syntax.base import CallParser, Context
+from rillm.formats.syntax.base import CallParser, CallSyntax, Context
 from rillm.formats.syntax.json_calls import JsonCall
 from rillm.formats.syntax.tagged import Tagged
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Either:
+class Either(CallSyntax):
     """An opening brace tells the two apart."""
 
     streams: ClassVar[str] = "strings; other values when they end; JSON as it comes"

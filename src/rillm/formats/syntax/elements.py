@@ -6,13 +6,13 @@ ends.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import ClassVar, Final
 
 from rillm.formats import schema as schemas
 from rillm.formats.source import Markers, Source, Steps
-from rillm.formats.syntax.base import CallParser, Context, Schema
+from rillm.formats.syntax.base import CallParser, CallSyntax, Context, Schema
 from rillm.formats.values import ObjectWriter
 
 _MAX_DEPTH: Final = 128
@@ -20,7 +20,7 @@ _MAX_NAME: Final = 256
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Elements:
+class Elements(CallSyntax):
     """Markers of a call and of its elements."""
 
     streams: ClassVar[str] = "the arguments, when the call ends"
@@ -136,16 +136,15 @@ class _Values:
         for child in element.children:
             found.setdefault(self._spell(child.name), []).append(child)
         return {
-            name: self._member(
-                same, None if schema is None else schemas.property_schema(schema, name)
-            )
+            name: self._member(same, schemas.property_schema(schema, name))
             for name, same in found.items()
         }
 
     def _member(self, same: list[_Element], schema: Schema | None) -> str:
         if len(same) == 1:
             return self._value(same[0], schema)
-        return self._list(same, _items(schema) if "array" in schemas.types(schema) else schema)
+        is_list = "array" in schemas.types(schema)
+        return self._list(same, schemas.items_schema(schema) if is_list else schema)
 
     def _list(self, elements: list[_Element], schema: Schema | None) -> str:
         return f"[{', '.join(self._value(each, schema) for each in elements)}]"
@@ -158,14 +157,9 @@ class _Values:
                 return "[]" if "array" in wanted else "{}" if "object" in wanted else "null"
             return schemas.coerce(text, schema)
         if "array" in wanted and "object" not in wanted:
-            return self._list(element.children, _items(schema))
+            return self._list(element.children, schemas.items_schema(schema))
         members = self.members(element, schema)
         if text.strip():
             members[self._text_key] = schemas.dump(text.strip())
         pairs = (f"{schemas.dump(name)}: {value}" for name, value in members.items())
         return f"{{{', '.join(pairs)}}}"
-
-
-def _items(schema: Schema | None) -> Schema | None:
-    items = None if schema is None else schema.get("items")
-    return schemas.resolve(items, schema or {}) if isinstance(items, Mapping) else None

@@ -9,7 +9,7 @@ from typing import ClassVar, Final
 
 from rillm.formats.json_text import json_value
 from rillm.formats.source import Markers, Steps
-from rillm.formats.syntax.base import CallParser, Context
+from rillm.formats.syntax.base import CallParser, CallSyntax, Context
 from rillm.formats.syntax.json_calls import JsonArray
 
 # Stand-ins of token markers, too, are no part of a name.
@@ -18,7 +18,7 @@ _ID: Final = re.compile("[^\\s<>{}\\[\\]\ud800-\udfff]+")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class HeaderJson:
+class HeaderJson(CallSyntax):
     """`prefix NAME name_end JSON`; the frame around it ends the call."""
 
     streams: ClassVar[str] = "the arguments, as they come"
@@ -37,10 +37,6 @@ class HeaderJson:
     """What may stand after the arguments, such as the end of a fence."""
     json: JsonArray | None = None
     """How a call is written where JSON stands in place of a header."""
-
-    def leads(self) -> tuple[str, ...]:
-        """See `CallSyntax`."""
-        return ()
 
     def parser(self, stops: Sequence[str]) -> CallParser:
         """See `CallSyntax`."""

@@ -9,7 +9,7 @@ from typing import ClassVar, Final
 from rillm.formats.json_text import json_string, json_value, unquoted, without_controls
 from rillm.formats.sink import Sink
 from rillm.formats.source import Markers, Source, Steps
-from rillm.formats.syntax.base import CallParser, Context
+from rillm.formats.syntax.base import CallParser, CallSyntax, Context
 
 _OTHER_KEYS: Final = ("type",)
 """Keys that models put before the name though they say nothing."""
@@ -17,7 +17,7 @@ _QUOTED_OBJECT: Final = Markers(('"{',))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class JsonCall:
+class JsonCall(CallSyntax):
     """One object that holds the name and the arguments, in either order."""
 
     streams: ClassVar[str] = "the arguments, as they come"
@@ -32,26 +32,18 @@ class JsonCall:
     separator: str = ""
     """What stands between several objects."""
 
-    def leads(self) -> tuple[str, ...]:
-        """See `CallSyntax`."""
-        return ()
-
     def parser(self, stops: Sequence[str]) -> CallParser:
         """See `CallSyntax`."""
         return _ObjectParser(self)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class JsonArray:
+class JsonArray(CallSyntax):
     """An array of such objects; a single object may stand for an array of one."""
 
     streams: ClassVar[str] = "the arguments, as they come"
     item: JsonCall = JsonCall()
     accepts_object: bool = True
-
-    def leads(self) -> tuple[str, ...]:
-        """See `CallSyntax`."""
-        return ()
 
     def parser(self, stops: Sequence[str]) -> CallParser:
         """See `CallSyntax`."""

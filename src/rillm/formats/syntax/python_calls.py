@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from typing import ClassVar, Final
 
 from rillm.formats.source import Source, Steps
-from rillm.formats.syntax.base import CallParser, Context
+from rillm.formats.syntax.base import CallParser, CallSyntax, Context
 from rillm.formats.syntax.python_literals import WORD, PythonLiterals
 
 _NAME: Final = re.compile(r"[^\W\d][\w.-]*")
@@ -21,7 +21,7 @@ _MAX_NAME: Final = 256
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class PythonCalls:
+class PythonCalls(CallSyntax):
     """A list of calls, or calls without its brackets."""
 
     streams: ClassVar[str] = "strings; other values when they end"
@@ -29,10 +29,6 @@ class PythonCalls:
     """Whether calls that are not written as a list are text."""
     repairs_quotes: bool = False
     """Whether a quotation mark that no end of the value follows is a part of the string."""
-
-    def leads(self) -> tuple[str, ...]:
-        """See `CallSyntax`."""
-        return ()
 
     def parser(self, stops: Sequence[str]) -> CallParser:
         """See `CallSyntax`."""

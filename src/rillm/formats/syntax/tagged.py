@@ -13,7 +13,7 @@ from typing import ClassVar, Final, Literal
 
 from rillm.formats import schema as schemas
 from rillm.formats.source import Emit, Markers, Source, Steps
-from rillm.formats.syntax.base import CallParser, Context, Schema
+from rillm.formats.syntax.base import CallParser, CallSyntax, Context, Schema
 from rillm.formats.values import Entities, ObjectWriter, StringValue, Trim, decode_entities, trimmed
 
 _ATTRIBUTE: Final = re.compile(r"""([\w-]+)\s*=\s*(?:"([^"]*)"|'([^']*)'|([^\s"'>]+))""")
@@ -24,7 +24,7 @@ _CDATA_END: Final = Markers(["]]>"])
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Tagged:
+class Tagged(CallSyntax):
     """Markers of a call, in the order in which they come; several spellings of each."""
 
     streams: ClassVar[str] = "strings; other values when they end"
