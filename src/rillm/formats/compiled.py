@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Final, Literal
@@ -107,45 +107,34 @@ class CompiledFormat:
 
     def _actions(self, kind: FrameKind) -> dict[str, Action]:
         """What the markers do in one frame; the last that names a marker wins."""
-        actions: dict[str, Action] = {}
+        calls = self.calls if self._holds_calls(kind) else None
+        # Inside reasoning, a call without its frame is a quotation.
+        is_inside = kind == "reasoning"
+        rules: list[tuple[Iterable[str], Action]] = [
+            (self._absorbed, "content" if kind == "header" else "absorb"),
+            (() if calls is None or is_inside else calls.strays, "absorb"),
+            *self._reasoning_rules(is_inside),
+            *self._header_rules(kind == "header"),
+            (self.format.citations if kind in ("content", "reasoning") else (), "citation"),
+        ]
+        if calls is not None:
+            rules.append((calls.outer if is_inside else calls.triggers, "calls"))
+        return {marker: action for markers, action in rules for marker in markers if marker}
 
-        def on(markers: Iterable[str], action: Action) -> None:
-            actions.update(dict.fromkeys(filter(None, markers), action))
-
-        on(self._absorbed, "absorb" if kind != "header" else "content")
-        if self.calls is not None and kind != "reasoning" and self._holds_calls(kind):
-            on(self.calls.strays, "absorb")
-        self._add_reasoning(kind, on)
-        self._add_header(kind, on)
-        on(self.format.citations if kind in ("content", "reasoning") else (), "citation")
-        if self.calls is not None and self._holds_calls(kind):
-            # Inside reasoning, a call without its frame is a quotation.
-            on(self.calls.outer if kind == "reasoning" else self.calls.triggers, "calls")
-        return actions
-
-    def _add_reasoning(self, kind: FrameKind, on) -> None:  # type: ignore[no-untyped-def]
+    def _reasoning_rules(self, is_inside: bool) -> Iterator[tuple[Iterable[str], Action]]:
         if self.reasoning is None:
             return
-        if self.reasoning.only_at_start:
-            on(self.reasoning.close if kind == "reasoning" else (), "content")
-        elif kind == "reasoning":
-            on(self.reasoning.open, "absorb")
-            on(self.reasoning.close, "content")
-        else:
-            on(self.reasoning.close, "absorb")
-            on(self.reasoning.open, "reasoning")
+        if not self.reasoning.only_at_start:
+            yield self.reasoning.open, "absorb" if is_inside else "reasoning"
+            yield self.reasoning.close, "content" if is_inside else "absorb"
+        elif is_inside:
+            yield self.reasoning.close, "content"
 
-    def _add_header(self, kind: FrameKind, on) -> None:  # type: ignore[no-untyped-def]
-        header = self.header
-        if header is None:
-            return
-        on(header.message_end, "header")
-        on(header.open, "header")
-        if kind == "header":
-            on(header.end, "message")
-        else:
-            on(header.end, "absorb")
-            on(header.inline, "inline")
+    def _header_rules(self, is_inside: bool) -> Iterator[tuple[Iterable[str], Action]]:
+        if self.header is not None:
+            yield (*self.header.message_end, *self.header.open), "header"
+            yield self.header.end, "message" if is_inside else "absorb"
+            yield () if is_inside else self.header.inline, "inline"
 
     def _holds_calls(self, kind: FrameKind) -> bool:
         if kind == "reasoning":

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Callable
 from typing import Final
 
 from rillm.formats.source import Emit, Source, Steps
@@ -20,13 +19,14 @@ _PLAIN: Final = re.compile(r'[^"\\]*')
 _SCALAR: Final = re.compile(r"[-+.\w]*")
 _SURROGATE: Final = re.compile("[\ud800-\udfff]")
 _CLOSER: Final = {"{": "}", "[": "]"}
-_CONTROLS: Final = {code: f"\\u{code:04x}" for code in range(0x20)} | {
-    ord("\n"): "\\n",
-    ord("\r"): "\\r",
-    ord("\t"): "\\t",
-}
-_ESCAPE_LENGTH: Final = 2
-_UNICODE_LENGTH: Final = 6
+_CONTROLS: Final = {chr(code): json.dumps(chr(code))[1:-1] for code in range(0x20)}
+_OPEN_ESCAPE: Final = re.compile(
+    r"\\(?:u[0-9a-fA-F]{0,3}|u[dD][89abAB][0-9a-fA-F]{2}(?:\\(?:u[0-9a-fA-F]{0,3})?)?)?"
+)
+"""An escape that the next character may continue."""
+_ESCAPE: Final = re.compile(
+    r"\\(?:u[dD][89abAB][0-9a-fA-F]{2}\\u[dD][c-fC-F][0-9a-fA-F]{2}|u[0-9a-fA-F]{4}|.)", re.DOTALL
+)
 
 
 def quote(text: str) -> str:
@@ -136,79 +136,66 @@ def unquoted(source: Source, emit: Emit) -> Steps[bool]:
         Whether the string was closed.
     """
     source.take(source.position + 1)
-    while True:
-        character = yield from source.run(_PLAIN, emit)
-        if character == '"':
-            source.take(source.position + 1)
-            return True
-        if not character or not (yield from _escape(source, emit)):
+    while (yield from source.run(_PLAIN, emit)) == "\\":
+        escape = yield from read_escape(source, _OPEN_ESCAPE, _ESCAPE)
+        if escape is None:
+            emit(source.take(len(source.text)))
             return False
+        emit(_unescape(escape))
+    return bool(source.take(source.position + 1))
 
 
-def _escape(source: Source, emit: Emit) -> Steps[bool]:
-    """Decode one escape, or two that are one character."""
-    wanted = _ESCAPE_LENGTH
-    while True:
-        text = source.text[source.position : source.position + 2 * _UNICODE_LENGTH]
-        if len(text) >= _ESCAPE_LENGTH and text[1] == "u":
-            wanted = _UNICODE_LENGTH
-            if len(text) >= _UNICODE_LENGTH and text[2:4].lower() in _HIGH_SURROGATES:
-                wanted = 2 * _UNICODE_LENGTH
-        if len(text) >= wanted or source.ended:
-            break
-        yield
-    if wanted > _UNICODE_LENGTH and not _LOW_SURROGATE.match(text, _UNICODE_LENGTH):
-        wanted = _UNICODE_LENGTH
-    escape = source.take(source.position + wanted)
+def _unescape(escape: str) -> str:
     try:
         decoded: str = json.loads(f'"{escape}"')
     except ValueError:
-        emit(escape)
-        return len(escape) == wanted
-    emit(decoded.encode("utf-16", "surrogatepass").decode("utf-16", "replace"))
-    return True
+        return escape
+    return decoded.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
 
 
-_HIGH_SURROGATES: Final = frozenset({"d8", "d9", "da", "db"})
-_LOW_SURROGATE: Final = re.compile(r"\\u[dD][c-fC-F]")
+def read_escape(
+    source: Source, open_escape: re.Pattern[str], escape: re.Pattern[str]
+) -> Steps[str | None]:
+    """Consume one escape, or two that are one character.
+
+    Args:
+        source: at the backslash.
+        open_escape: what the next character may continue.
+        escape: any escape, the longest first.
+
+    Returns:
+        The escape; None, with nothing consumed, if the text ends in it.
+    """
+    while open_escape.fullmatch(source.text, source.position):
+        if source.ended:
+            return None
+        yield
+    match = escape.match(source.text, source.position)
+    assert match is not None
+    return source.take(match.end())
 
 
-def without_controls(emit: Emit) -> Callable[[str], None]:
+def without_controls(emit: Emit) -> Emit:
     """An `emit` that escapes control characters, for models that write raw newlines in strings.
 
-    Between values they are whitespace: there the escape would be wrong, so spaces are put.
+    Between values they are whitespace and stay.
     """
-    state = _StringState()
+    in_string = is_escaped = False
 
     def escaped(text: str) -> None:
-        if text.isprintable():
-            state.follow(text)
-            emit(text)
-            return
-        parts: list[str] = []
-        for piece in re.split("([\x00-\x1f]+)", text):
-            if piece and piece[0] < " ":
-                piece = piece.translate(_CONTROLS) if state.in_string else piece
-            else:
-                state.follow(piece)
-            parts.append(piece)
+        nonlocal in_string, is_escaped
+        parts = []
+        for character in text:
+            if character < " ":
+                parts.append(_CONTROLS[character] if in_string else character)
+                continue
+            parts.append(character)
+            if is_escaped:
+                is_escaped = False
+            elif character == "\\":
+                is_escaped = in_string
+            elif character == '"':
+                in_string = not in_string
         emit("".join(parts))
 
     return escaped
-
-
-class _StringState:
-    """Whether the text so far ends inside a string."""
-
-    def __init__(self) -> None:
-        self.in_string = False
-        self._is_escaped = False
-
-    def follow(self, text: str) -> None:
-        for character in text:
-            if self._is_escaped:
-                self._is_escaped = False
-            elif character == "\\":
-                self._is_escaped = self.in_string
-            elif character == '"':
-                self.in_string = not self.in_string

@@ -38,18 +38,14 @@ def random_id(index: int, name: str) -> str:
 
 
 class TextRun:
-    """Text of one kind, from which whitespace next to markers is taken off."""
+    """Text of one kind, from which whitespace next to markers is taken off.
 
-    __slots__ = (
-        "_emit",
-        "_front",
-        "_held",
-        "_is_new",
-        "_lead",
-        "_tail",
-        "_tail_start",
-        "has_shown",
-    )
+    Attributes:
+        is_new: whether nothing was shown since the last marker.
+        has_shown: whether anything was.
+    """
+
+    __slots__ = ("_emit", "_front", "_held", "_lead", "_tail", "_tail_start", "has_shown", "is_new")
 
     def __init__(
         self, emit: Callable[[str], None], *, front: str, tail: str, tail_start: str = ""
@@ -69,17 +65,12 @@ class TextRun:
         self._tail_start = tail_start
         self._lead = ""
         self._held: list[str] = []
-        self._is_new = True
+        self.is_new = True
         self.has_shown = False
-
-    @property
-    def is_new(self) -> bool:
-        """Whether the run has shown nothing yet."""
-        return self._is_new
 
     def add(self, text: str) -> None:
         """Add text."""
-        if self._is_new:
+        if self.is_new:
             text = self._begin(text)
         elif self._held:
             if not text.rstrip(self._tail):
@@ -108,7 +99,7 @@ class TextRun:
                 # Held whitespace is the start of the run: no more of it belongs to the marker.
                 self._lead = ""
             return ""
-        self._is_new = False
+        self.is_new = False
         return self._take_held() + text
 
     def _take_held(self) -> str:
@@ -124,14 +115,14 @@ class TextRun:
         """A marker went before: `lead` are the characters that belong to it."""
         self._lead = lead
         self._held.clear()
-        self._is_new = True
+        self.is_new = True
 
     def flush(self) -> None:
         """Show what is held."""
         if self._held:
             self.has_shown = True
             self._emit(self._take_held())
-            self._is_new = False
+            self.is_new = False
 
 
 class Sink:
@@ -168,7 +159,7 @@ class Sink:
         self._is_muted = is_muted
         self._is_parallel = is_parallel
         self._shown = shown
-        self._hidden = hidden
+        self._visible = {**shown, **dict.fromkeys(hidden, "")}
         self._space = space
         self._reasoning_space = reasoning_space
         self._content = TextRun(
@@ -239,11 +230,8 @@ class Sink:
 
     def raw(self, text: str) -> None:
         """Show text that looked like a call and is none."""
-        text = self.spell(text)
-        if self.is_reasoning:
-            self._reasoning.add(text)
-        else:
-            self._content.add(text)
+        run = self._reasoning if self.is_reasoning else self._content
+        run.add(self.spell(text))
 
     # Calls
 
@@ -278,9 +266,12 @@ class Sink:
 
         So the fragments that were sent are never a whole object before the call is complete.
         """
+        self._release()
+        self._held = self.spell(fragment)
+
+    def _release(self) -> None:
         held, self._held = self._held, ""
         self.arguments(held)
-        self._held = self.spell(fragment)
 
     def all_but_last(self, fragment: str) -> None:
         """Add JSON text any character of which may be the last."""
@@ -294,8 +285,7 @@ class Sink:
             return
         if not self._fragments and not self._held:
             self._held = "{}"
-        held, self._held = self._held, ""
-        self.arguments(held)
+        self._release()
         self._is_open = False
         if not self._is_mute and _is_json("".join(self._fragments)):
             self._finish_event()
@@ -325,23 +315,13 @@ class Sink:
 
     def spell(self, text: str) -> str:
         """The text with token markers written out."""
-        if self._shown and not text.isascii():
-            return _SURROGATES.sub(lambda match: self._shown.get(match[0], ""), text)
-        return text
-
-    def _visible(self, text: str) -> str:
-        if self._shown and not text.isascii():
-            hidden, shown = self._hidden, self._shown
-            return _SURROGATES.sub(
-                lambda match: "" if match[0] in hidden else shown.get(match[0], ""), text
-            )
-        return text
+        return _replaced(text, self._shown)
 
     def _emit_content(self, text: str) -> None:
-        self._emit(ContentDelta, self._visible(text))
+        self._emit(ContentDelta, _replaced(text, self._visible))
 
     def _emit_reasoning(self, text: str) -> None:
-        self._emit(ReasoningDelta, self._visible(text))
+        self._emit(ReasoningDelta, _replaced(text, self._visible))
 
     def _emit(self, kind: type[ContentDelta] | type[ReasoningDelta] | None, text: str) -> None:
         """Add text to the event in the making, or begin another; None is a call's arguments."""
@@ -359,6 +339,12 @@ class Sink:
                 self._events.append(ToolCallArguments(self.num_calls - 1, text))
             else:
                 self._events.append(self._kind(text))
+
+
+def _replaced(text: str, stand_ins: Mapping[str, str]) -> str:
+    if stand_ins and not text.isascii():
+        return _SURROGATES.sub(lambda match: stand_ins.get(match[0], ""), text)
+    return text
 
 
 def _is_json(text: str) -> bool:

@@ -9,8 +9,8 @@ from __future__ import annotations
 
 import dataclasses
 import re
-from collections.abc import Callable, Iterator, Mapping
-from typing import Any, Final, TypeVar
+from collections.abc import Callable, Mapping
+from typing import Final, TypeVar
 
 from rillm.formats.description import Format
 
@@ -72,20 +72,14 @@ NO_TOKENS: Final = TokenMarkers({})
 
 def markers_of(format: Format) -> frozenset[str]:
     """All markers of a format."""
-    parts = (format.reasoning, format.calls, format.header, format.absorbed)
-    return frozenset(text for part in parts for text in _strings(part))
+    found: set[str] = set()
 
+    def collect(marker: str) -> str:
+        found.add(marker)
+        return marker
 
-def _strings(value: Any) -> Iterator[str]:
-    if isinstance(value, tuple):
-        for item in value:
-            if isinstance(item, str):
-                yield item
-            else:
-                yield from _strings(item)
-    elif dataclasses.is_dataclass(value) and not isinstance(value, type):
-        for each in dataclasses.fields(value):
-            yield from _strings(getattr(value, each.name))
+    map_markers((format.reasoning, format.calls, format.header, format.absorbed), collect)
+    return frozenset(found)
 
 
 def find_tokens(format: Format, added_tokens: Mapping[str, bool]) -> TokenMarkers:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from html import unescape
-from typing import Any, Final, Literal
+from typing import Final, Literal
 
 from rillm.formats import schema as schemas
 from rillm.formats.json_text import quote
@@ -127,8 +127,3 @@ def trimmed(text: str, trim: Trim) -> str:
     if trim == "newline":
         return text.removeprefix("\n").removesuffix("\n")
     return text.strip(_SPACE) if trim == "strip" else text
-
-
-def literal(value: Any) -> str:
-    """JSON text of a Python value."""
-    return schemas.dump(value)

@@ -57,21 +57,18 @@ class _ObjectParser:
 
     def parse(self, context: Context, lead: str, is_bare: bool) -> Steps[int | None]:
         source = context.source
-        if not (yield from _Object(self._syntax, context, is_bare).parse()):
-            return None
-        num_calls = 1
-        while self._separator.literals:
+        num_calls = 0
+        while (yield from _Object(self._syntax, context, is_bare).parse()):
+            num_calls += 1
+            if not self._separator.literals:
+                return num_calls
             source.keep_raw()
             yield from source.skip_space()
-            found = yield from source.accept(self._separator)
-            is_call = found is not None and (
-                yield from _Object(self._syntax, context, is_bare).parse()
-            )
-            if not is_call:
-                _show_rest(context)
+            if (yield from source.accept(self._separator)) is None:
                 break
-            num_calls += 1
-        return num_calls
+        if num_calls:
+            _show_rest(context)
+        return num_calls or None
 
 
 class _ArrayParser:
@@ -81,31 +78,27 @@ class _ArrayParser:
 
     def parse(self, context: Context, lead: str, is_bare: bool) -> Steps[int | None]:
         source = context.source
-        character = yield from source.skip_space()
-        if character == "{" and self._accepts_object:
-            is_call = yield from _Object(self._item, context, is_bare).parse()
+        if not (yield from source.accept_one("[")):
+            is_call = self._accepts_object and (
+                yield from _Object(self._item, context, is_bare).parse()
+            )
             return 1 if is_call else None
-        if character != "[":
-            return None
-        source.take(source.position + 1)
         num_calls = 0
         while True:
-            character = yield from source.skip_space()
-            if character == "{":
-                if num_calls:
-                    source.keep_raw()
-                is_call = yield from _Object(self._item, context, is_bare).parse()
-                if not is_call and not num_calls:
-                    return None
-                if not is_call:
-                    _show_rest(context)
-                num_calls += is_call
+            mark = yield from source.accept_one("],")
+            if mark == ",":
                 continue
-            if character in ("]", ","):
-                source.take(source.position + 1)
-            if character != ",":
+            if mark or (yield from source.next_character()) != "{":
                 # A bare empty array is an answer; after a marker it is a list of no calls.
-                return num_calls or (0 if character == "]" and not is_bare else None)
+                return num_calls or (0 if mark and not is_bare else None)
+            if num_calls:
+                source.keep_raw()
+            if (yield from _Object(self._item, context, is_bare).parse()):
+                num_calls += 1
+            elif num_calls:
+                _show_rest(context)
+            else:
+                return None
 
 
 def _show_rest(context: Context) -> None:
@@ -141,33 +134,31 @@ class _Object:
     def parse(self) -> Steps[bool]:
         """Parse the object; returns whether it is a call, which has begun then."""
         source = self._source
-        if (yield from source.skip_space()) != "{":
-            return False
-        source.take(source.position + 1)
-        while True:
-            character = yield from source.skip_space()
-            if character == "}":
-                source.take(source.position + 1)
-                return self._close()
-            if character == ",":
-                source.take(source.position + 1)
-                continue
-            key = (yield from self._key()) if character == '"' else None
-            if key is None or (yield from source.skip_space()) != ":":
-                break
-            source.take(source.position + 1)
-            if not (yield from self._member(key)):
-                break
+        is_open = bool((yield from source.accept_one("{")))
+        while is_open:
+            mark = yield from source.accept_one("},")
+            if mark == "}":
+                if self._has_begun:
+                    self._sink.complete()
+                return self._has_begun
+            if not mark:
+                key = yield from self._key()
+                is_open = key is not None and (yield from self._member(key))
         if self._has_begun:
             self._sink.cut()
         return self._has_begun
 
     def _key(self) -> Steps[str | None]:
-        if not self._is_bare or self._has_begun:
-            return (yield from json_string(self._source))
-        # An answer in JSON is shown as soon as a key of it is none of a call's.
-        key = yield from self._source.accept(self._keys)
-        return None if key is None else key.strip('"')
+        """Read a key and its colon."""
+        key: str | None = None
+        if self._is_bare and not self._has_begun:
+            # An answer in JSON is shown as soon as a key of it is none of a call's.
+            quoted = yield from self._source.accept(self._keys)
+            key = None if quoted is None else quoted.strip('"')
+        elif (yield from self._source.next_character()) == '"':
+            key = yield from json_string(self._source)
+        is_key = key is not None and (yield from self._source.accept_one(":"))
+        return key if is_key else None
 
     def _member(self, key: str) -> Steps[bool]:
         """Read a key's value; returns whether the object can go on."""
@@ -189,11 +180,16 @@ class _Object:
             return True
         if key in syntax.arguments and not self._has_arguments:
             return (yield from self._read_arguments(first))
+        text, is_whole = yield from self._whole_value()
+        if key in syntax.id and not self._has_begun:
+            self._id = text.strip('"')
+        return is_whole
+
+    def _whole_value(self) -> Steps[tuple[str, bool]]:
+        """Read a value; returns its text, and whether it was complete."""
         parts: list[str] = []
         is_whole = yield from json_value(self._source, parts.append, parts.append)
-        if key in syntax.id and not self._has_begun:
-            self._id = "".join(parts).strip('"')
-        return is_whole
+        return "".join(parts), is_whole
 
     def _read_arguments(self, first: str) -> Steps[bool]:
         self._has_arguments = True
@@ -204,18 +200,15 @@ class _Object:
             self._source.give_back(found)
         if self._name is not None:
             self._begin()
-        if not self._has_begun:
-            emit = emit_last = self._early.append
-            if first == '"':
-                return (yield from unquoted(self._source, emit))
-        else:
+        emit = emit_last = emit_any = self._early.append
+        if self._has_begun:
             emit, emit_last = self._sink.arguments, self._sink.last_argument
-            if first == '"':
-                return (yield from unquoted(self._source, self._sink.all_but_last))
+            emit_any = self._sink.all_but_last
+        if first == '"':
+            return (yield from unquoted(self._source, emit_any))
         if first == "n":
-            parts: list[str] = []
-            is_whole = yield from json_value(self._source, parts.append, parts.append)
-            emit_last("".join(parts).removeprefix("null"))
+            text, is_whole = yield from self._whole_value()
+            emit_last(text.removeprefix("null"))
             return is_whole
         if self._syntax.lenient:
             emit = without_controls(emit)
@@ -228,8 +221,3 @@ class _Object:
         self._has_begun = True
         self._sink.begin(self._name, self._id)
         self._sink.all_but_last("".join(self._early))
-
-    def _close(self) -> bool:
-        if self._has_begun:
-            self._sink.complete()
-        return self._has_begun

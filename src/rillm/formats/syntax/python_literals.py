@@ -11,7 +11,7 @@ import re
 from functools import lru_cache
 from typing import Final
 
-from rillm.formats.json_text import quote
+from rillm.formats.json_text import quote, read_escape
 from rillm.formats.schema import dump
 from rillm.formats.source import Emit, Markers, Source, Steps
 from rillm.formats.syntax.base import Context
@@ -175,10 +175,10 @@ class PythonLiterals:
                 if (yield from self._closes(mark, length, show)):
                     return True
                 continue
-            decoded = yield from self._escape()
-            if decoded is None:
+            escape = yield from read_escape(source, _OPEN_ESCAPE, _ESCAPE)
+            if escape is None:
                 return False
-            show(decoded)
+            show(_unescape(escape))
         return False
 
     def _closes(self, mark: str, length: int, show: Emit) -> Steps[bool]:
@@ -194,17 +194,6 @@ class PythonLiterals:
         if not is_end:
             show("".join(taken))
         return is_end
-
-    def _escape(self) -> Steps[str | None]:
-        """Decode one escape, or two that are one character; None if the text ends in it."""
-        source = self._source
-        while _OPEN_ESCAPE.fullmatch(source.text, source.position):
-            if source.ended:
-                return None
-            yield
-        match = _ESCAPE.match(source.text, source.position)
-        assert match is not None
-        return _unescape(source.take(match.end()))
 
 
 @lru_cache(_MAX_ESCAPES)
