@@ -125,8 +125,11 @@ class CompiledFormat:
         if self.reasoning is None:
             return
         if not self.reasoning.only_at_start:
-            yield self.reasoning.open, "absorb" if is_inside else "reasoning"
-            yield self.reasoning.close, "content" if is_inside else "absorb"
+            yield self.reasoning.open if is_inside else self.reasoning.close, "absorb"
+            if is_inside:
+                yield self.reasoning.close, "content"
+            else:
+                yield self.reasoning.open, "reasoning"
         elif is_inside:
             yield self.reasoning.close, "content"
 

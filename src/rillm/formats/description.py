@@ -19,6 +19,8 @@ from rillm.formats.syntax.base import CallSyntax
 class Evidence:
     """How a model's own files show that it uses a format."""
 
+    markers: tuple[str, ...] = ()
+    """Texts in the chat template or among the added tokens, each of which is enough for both."""
     template: tuple[str, ...] = ()
     """Texts in the chat template, each of which is enough."""
     template_all: tuple[str, ...] = ()
@@ -26,9 +28,9 @@ class Evidence:
     tokens: tuple[str, ...] = ()
     """Added tokens, each of which is enough."""
     architectures: tuple[str, ...] = ()
-    """Beginnings of `architectures` or `model_type` in config.json."""
+    """Beginnings of `architectures` or `model_type` in config.json, but for case and `_`."""
     names: tuple[str, ...] = ()
-    """Parts of the model's name in lower case: the weakest hint."""
+    """Parts of the model's name in lower case, with `-` for `_`: the weakest hint."""
     rank: int = 0
     """Formats that match equally well: the highest is chosen."""
 

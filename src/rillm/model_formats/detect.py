@@ -6,7 +6,7 @@ come the tokens of the vocabulary, the architecture, and last the name.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Container, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -91,11 +91,12 @@ def _match(format: Format, traits: ModelTraits) -> Match | None:
     evidence = format.evidence
     if traits.template and not all(text in traits.template for text in evidence.template_all):
         return None
+    name = traits.name.lower().replace("_", "-")
     found = {
-        "chat template": (_TEMPLATE, _first(evidence.template, traits.template)),
-        "added token": (_TOKENS, next((t for t in evidence.tokens if t in traits.tokens), None)),
+        "chat template": (_TEMPLATE, _first(evidence.markers + evidence.template, traits.template)),
+        "added token": (_TOKENS, _first(evidence.markers + evidence.tokens, traits.tokens)),
         "architecture": (_ARCHITECTURE, _architecture(evidence, traits)),
-        "name": (_NAME, _first(evidence.names, traits.name.lower())),
+        "name": (_NAME, _first(evidence.names, name)),
     }
     reasons = tuple(f"{what}: {text!r}" for what, (_, text) in found.items() if text)
     if not reasons:
@@ -104,15 +105,19 @@ def _match(format: Format, traits: ModelTraits) -> Match | None:
     return Match(format, score + _RANK * evidence.rank, reasons)
 
 
-def _first(wanted: Iterable[str], text: str) -> str | None:
-    return next((each for each in wanted if each in text), None)
+def _first(wanted: Iterable[str], found: Container[str]) -> str | None:
+    return next((each for each in wanted if each in found), None)
 
 
 def _architecture(evidence: Evidence, traits: ModelTraits) -> str | None:
-    for name in traits.architectures:
-        if any(name.lower().startswith(each.lower()) for each in evidence.architectures):
-            return name
-    return None
+    beginnings = tuple(map(_folded, evidence.architectures))
+    return next(
+        (name for name in traits.architectures if _folded(name).startswith(beginnings)), None
+    )
+
+
+def _folded(name: str) -> str:
+    return name.lower().replace("_", "")
 
 
 def architectures_of(config: Mapping[str, Any]) -> tuple[str, ...]:
