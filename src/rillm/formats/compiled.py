@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Final, Literal
@@ -16,6 +16,8 @@ from rillm.formats.tokens import TokenMarkers
 FrameKind = Literal["content", "reasoning", "header", "tools", "drop"]
 Action = Literal[FrameKind, "calls", "message", "inline", "absorb", "citation"]
 """What a marker does: open a frame, begin calls, end a header, or nothing that shows."""
+Rule = tuple[Iterable[str], Action]
+"""Some markers, and what all of them do."""
 
 _CACHED_FORMATS: Final = 256
 _JUNK: Final = frozenset(" \t\r\n]})\"',;")
@@ -110,7 +112,7 @@ class CompiledFormat:
         calls = self.calls if self._holds_calls(kind) else None
         # Inside reasoning, a call without its frame is a quotation.
         is_inside = kind == "reasoning"
-        rules: list[tuple[Iterable[str], Action]] = [
+        rules: list[Rule] = [
             (self._absorbed, "content" if kind == "header" else "absorb"),
             (() if calls is None or is_inside else calls.strays, "absorb"),
             *self._reasoning_rules(is_inside),
@@ -121,23 +123,24 @@ class CompiledFormat:
             rules.append((calls.outer if is_inside else calls.triggers, "calls"))
         return {marker: action for markers, action in rules for marker in markers if marker}
 
-    def _reasoning_rules(self, is_inside: bool) -> Iterator[tuple[Iterable[str], Action]]:
-        if self.reasoning is None:
-            return
-        if not self.reasoning.only_at_start:
-            yield self.reasoning.open if is_inside else self.reasoning.close, "absorb"
-            if is_inside:
-                yield self.reasoning.close, "content"
-            else:
-                yield self.reasoning.open, "reasoning"
-        elif is_inside:
-            yield self.reasoning.close, "content"
+    def _reasoning_rules(self, is_inside: bool) -> list[Rule]:
+        reasoning = self.reasoning
+        if reasoning is None:
+            return []
+        if reasoning.only_at_start:
+            return [(reasoning.close, "content")] if is_inside else []
+        if is_inside:
+            return [(reasoning.open, "absorb"), (reasoning.close, "content")]
+        return [(reasoning.close, "absorb"), (reasoning.open, "reasoning")]
 
-    def _header_rules(self, is_inside: bool) -> Iterator[tuple[Iterable[str], Action]]:
-        if self.header is not None:
-            yield (*self.header.message_end, *self.header.open), "header"
-            yield self.header.end, "message" if is_inside else "absorb"
-            yield () if is_inside else self.header.inline, "inline"
+    def _header_rules(self, is_inside: bool) -> list[Rule]:
+        header = self.header
+        if header is None:
+            return []
+        rules: list[Rule] = [((*header.message_end, *header.open), "header")]
+        if is_inside:
+            return [*rules, (header.end, "message")]
+        return [*rules, (header.end, "absorb"), (header.inline, "inline")]
 
     def _holds_calls(self, kind: FrameKind) -> bool:
         if kind == "reasoning":

@@ -73,10 +73,9 @@ class Machine:
             hidden=tokens.hidden,
         )
         self._context = Context(self._source, self._sink, _functions(tools))
-        compiled_calls = self._format.calls
-        self._section = (
-            None if compiled_calls is None else CallSection(compiled_calls, self._context)
-        )
+        self._section: CallSection | None = None
+        if self._format.calls is not None:
+            self._section = CallSection(self._format.calls, self._context)
         self._kind: FrameKind = self._format.start(start)
         self._header_text = ""
         self._is_between = False
@@ -202,8 +201,7 @@ class Machine:
 
     def _act(self, frame: Frame, marker: str) -> Steps[None]:
         """Do what a marker asks for."""
-        action = frame.actions[marker]
-        match action:
+        match frame.actions[marker]:
             case "calls":
                 assert self._section is not None
                 if (yield from self._section.read(marker)):
@@ -218,13 +216,7 @@ class Machine:
                 yield from self._message(self._header_text)
             case "absorb":
                 self._sink.absorb()
-            case _:
-                if (
-                    action == "content"
-                    and self._format.header is not None
-                    and marker in (self._format.header.message_end)
-                ):
-                    action = "header"
+            case action:
                 self._enter(action)
 
     def _skip_lead(self) -> Steps[str]:

@@ -17,7 +17,7 @@ from rillm.formats.syntax.base import Schema
 
 _SPELLINGS: Final = {
     "string": "str text varchar char enum",
-    "integer": "int long short unsigned",
+    "integer": "int uint long short unsigned",
     "number": "float double num decimal",
     "boolean": "bool",
     "object": "dict map",
@@ -25,8 +25,19 @@ _SPELLINGS: Final = {
     "null": "none",
 }
 _ALIASES: Final = {each: name for name, others in _SPELLINGS.items() for each in others.split()}
+_JSON_TYPES: Final[dict[type, str]] = {
+    type(None): "null",
+    int: "integer",
+    float: "number",
+    bool: "boolean",
+    dict: "object",
+    list: "array",
+    str: "string",
+}
+_ORDER: Final = tuple(_JSON_TYPES.values())
+_SIZED: Final = re.compile(r"(u?int|float)[0-9]+")
+"""Numbers with their width, as some languages name them."""
 _UNIONS: Final = ("anyOf", "oneOf", "allOf")
-_ORDER: Final = ("null", "integer", "number", "boolean", "object", "array", "string")
 _MAX_REFERENCES: Final = 32
 _WHOLE: Final = re.compile(r"[+-]?[0-9]+")
 _NUMBER: Final = re.compile(r"[+-]?(?:[0-9]+\.?[0-9]*|\.[0-9]+)(?:[eE][+-]?[0-9]+)?")
@@ -122,19 +133,12 @@ def _standard_name(name: str) -> str:
     name = name.strip().lower().split("[")[0]
     if name in _ORDER:
         return name
-    for prefix in ("int", "uint", "float"):
-        if name.startswith(prefix) and name[len(prefix) :].isdigit():
-            return "number" if prefix == "float" else "integer"
-    return _ALIASES.get(name, "string")
+    sized = _SIZED.fullmatch(name)
+    return _ALIASES.get(sized[1] if sized is not None else name, "string")
 
 
 def _type_of(value: Any) -> str:
-    if value is None:
-        return "null"
-    if isinstance(value, bool):
-        return "boolean"
-    kinds = ((int, "integer"), (float, "number"), (dict, "object"), (list, "array"))
-    return next((name for kind, name in kinds if isinstance(value, kind)), "string")
+    return _JSON_TYPES.get(type(value), "string")
 
 
 def is_text(schema: Schema | None) -> bool:

@@ -96,7 +96,8 @@ class _TaggedParser:
                     return _no_call(source, marker, num_calls, is_empty=True)
             header, marker = yield from self._header(source)
             name = self._name(header, context)
-            if marker is None or not self._is_name(name, context, is_bare):
+            is_name = 0 < len(name) <= _MAX_NAME and (not is_bare or context.offers(name))
+            if marker is None or not is_name:
                 is_nameless = marker in syntax.name_end or marker in syntax.key_open
                 is_empty = not (header or is_nameless or is_bare)
                 return _no_call(source, marker, num_calls, is_empty)
@@ -127,11 +128,6 @@ class _TaggedParser:
         if is_double and function in context.functions and name not in context.functions:
             return function
         return name
-
-    def _is_name(self, name: str, context: Context, is_bare: bool) -> bool:
-        if not name or len(name) > _MAX_NAME:
-            return False
-        return not is_bare or context.offers(name)
 
 
 class _Call:
