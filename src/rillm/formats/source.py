@@ -21,6 +21,7 @@ Steps = Generator[None, None, T]
 
 Emit = Callable[[str], None]
 
+_NOTHING: Final = r"(?!)"
 _NOT_SPACE: Final = re.compile(r"[^ \t\r\n]")
 
 
@@ -37,11 +38,10 @@ class Markers:
             for short in self.literals
             if any(long != short and long.startswith(short) for long in self.literals)
         )
-        pattern = re.compile(_trie_pattern(sorted(self.literals)))
-        self._search, self._match = pattern.search, pattern.match
         longest_first = sorted(self.literals, key=len, reverse=True)
-        whole = "|".join(map(re.escape, longest_first)) or r"(?!)"
-        pattern = re.compile(whole)
+        pattern = re.compile("|".join(map(_with_beginnings, longest_first)) or _NOTHING)
+        self._search, self._match = pattern.search, pattern.match
+        pattern = re.compile("|".join(map(re.escape, longest_first)) or _NOTHING)
         self._search_whole, self._match_whole = pattern.search, pattern.match
 
     def find(self, text: str, start: int, ended: bool) -> tuple[int, str | None]:
@@ -82,28 +82,12 @@ class Markers:
         return literal
 
 
-def _trie_pattern(literals: list[str]) -> str:
-    """A pattern of the sorted literals and, at the end of the text, of their beginnings."""
-    if not literals:
-        return r"(?!)"
-
-    def alternatives(group: list[str], depth: int) -> str:
-        by_character: dict[str, list[str]] = {}
-        for literal in group:
-            if len(literal) > depth:
-                by_character.setdefault(literal[depth], []).append(literal)
-        branches = [
-            re.escape(character) + alternatives(rest, depth + 1)
-            for character, rest in by_character.items()
-        ]
-        if depth == 0:
-            return "|".join(branches)
-        is_whole = any(len(literal) == depth for literal in group)
-        if not branches:
-            return ""
-        return "(?:" + "|".join([*branches, r"\Z", *([""] if is_whole else [])]) + ")"
-
-    return alternatives(literals, 0)
+def _with_beginnings(literal: str) -> str:
+    """A pattern of a literal and, at the end of the text, of its beginnings."""
+    pattern = ""
+    for character in reversed(literal[1:]):
+        pattern = rf"(?:\Z|{re.escape(character)}{pattern})"
+    return re.escape(literal[0]) + pattern
 
 
 class Source:
@@ -159,13 +143,6 @@ class Source:
             if self.ended:
                 return None
             yield
-
-    def until_before(self, markers: Markers, emit: Emit) -> Steps[str | None]:
-        """As `until`, but leaves the marker where it is."""
-        marker = yield from self.until(markers, emit)
-        if marker is not None:
-            self.give_back(marker)
-        return marker
 
     def give_back(self, literal: str) -> None:
         """Undo the consumption of the literal that was consumed last."""

@@ -104,6 +104,8 @@ def pass_arguments(context: Context, stops: Markers) -> Steps[None]:
     elif not character and source.is_cut:
         return
     # No JSON: it belongs to the call all the same, as far as its frame goes.
-    marker = yield from source.until_before(stops, sink.all_but_last)
+    marker = yield from source.until(stops, sink.all_but_last)
+    if marker is not None:
+        source.give_back(marker)
     if marker is not None or not source.is_cut:
         sink.complete()
