@@ -6,7 +6,7 @@ import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import Final, Literal
+from typing import Final, Literal, get_args
 
 from rillm.formats.description import Calls, Format
 from rillm.formats.source import Markers
@@ -28,7 +28,6 @@ _JUNK: Final = frozenset(" \t\r\n]})\"',;")
 class Frame:
     """One place the output can be in."""
 
-    kind: FrameKind
     markers: Markers
     actions: dict[str, Action]
     at_start: str
@@ -87,16 +86,15 @@ class CompiledFormat:
         self.message_stops = Markers(frame)
         opening: tuple[str, ...] = ()
         if self.reasoning is not None:
-            is_all = self.reasoning.only_at_start
-            opening = self.reasoning.open if is_all else self.reasoning.open_at_start
+            is_only = self.reasoning.only_at_start
+            opening = self.reasoning.open if is_only else self.reasoning.open_at_start
         self.opening = Markers(opening) if opening else None
         self.header_end = Markers(() if self.header is None else self.header.end)
         self.frames: dict[FrameKind, Frame] = {}
-        kinds: tuple[FrameKind, ...] = ("content", "reasoning", "header", "tools", "drop")
-        for kind in kinds:
+        for kind in get_args(FrameKind):
             actions = self._actions(kind)
             bare = at_start if kind in ("content", "tools") else ""
-            self.frames[kind] = Frame(kind, Markers(actions), actions, bare)
+            self.frames[kind] = Frame(Markers(actions), actions, bare)
 
     def start(self, start: Literal["content", "reasoning"] | None) -> FrameKind:
         """The frame in which an output begins."""
@@ -145,10 +143,11 @@ class CompiledFormat:
     def _holds_calls(self, kind: FrameKind) -> bool:
         if kind == "reasoning":
             return self.reasoning is not None and self.reasoning.calls_end
-        routes = self.header is not None and self.header.route is not None
         if self.header is not None and self.header.holds_calls:
             return kind == "header"
-        return kind == "tools" if routes else kind in ("content", "header", "drop")
+        if self.header is not None and self.header.route is not None:
+            return kind == "tools"
+        return kind in ("content", "header", "drop")
 
 
 @lru_cache(_CACHED_FORMATS)

@@ -90,8 +90,8 @@ class Calls:
 class Route:
     """Where a message goes."""
 
-    kind: Literal["reasoning", "content", "calls", "call", "drop"]
-    """`call`: the message is the arguments of a call; `calls`: it holds calls in their markup."""
+    kind: Literal["reasoning", "content", "tools", "call", "drop"]
+    """`call`: the message is the arguments of a call; `tools`: it holds calls in their markup."""
     name: str = ""
     """The function of a `call`."""
 

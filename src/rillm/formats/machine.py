@@ -181,11 +181,11 @@ class Machine:
             if is_bare and (yield from self._bare_calls(frame)):
                 self._enter(self._kind_after_calls())
                 continue
-            if frame.kind == "header":
+            if self._kind == "header":
                 marker = yield from self._header(frame)
             else:
                 self._is_between = True
-                marker = yield from source.until(frame.markers, emits[frame.kind])
+                marker = yield from source.until(frame.markers, emits[self._kind])
                 self._is_between = False
             if marker is None:
                 sink.end()
@@ -206,7 +206,7 @@ class Machine:
                 assert self._section is not None
                 if (yield from self._section.read(marker)):
                     self._enter(self._kind_after_calls())
-                elif frame.kind == "header":
+                elif self._kind == "header":
                     self._enter("content")
             case "citation":
                 yield from self._citation(marker)
@@ -276,15 +276,12 @@ class Machine:
         assert self._format.header is not None
         read = self._format.header.route
         route = Route("content") if read is None else read(self._sink.spell(header))
-        match route.kind:
-            case "call":
-                self._enter("drop")
-                self._sink.begin(route.name)
-                yield from pass_arguments(self._context, self._format.message_stops)
-            case "calls":
-                self._enter("tools")
-            case _:
-                self._enter(route.kind)
+        if route.kind != "call":
+            self._enter(route.kind)
+            return
+        self._enter("drop")
+        self._sink.begin(route.name)
+        yield from pass_arguments(self._context, self._format.message_stops)
 
     # Calls
 
@@ -335,13 +332,4 @@ def _functions(tools: Iterable[Mapping[str, Any]]) -> dict[str, Schema]:
 
 
 def _short_id(alphabet: str) -> NewId:
-    def new_id(index: int, name: str) -> str:
-        return "".join(secrets.choice(alphabet) for _ in range(_NINE))
-
-    return new_id
-
-
-def parse(format: Format, text: str, tools: Sequence[Mapping[str, Any]] = ()) -> list[StreamEvent]:
-    """Parse a whole output; see `Machine` for more control."""
-    machine = Machine(format, tools)
-    return machine.feed(text) + machine.finish()
+    return lambda index, name: "".join(secrets.choice(alphabet) for _ in range(_NINE))

@@ -54,7 +54,7 @@ def _muse(header: str, unaddressed: Route) -> Route:
     recipient = _MUSE_RECIPIENT.search(header)
     if recipient is None:
         return unaddressed
-    return _MUSE_ROUTES.get(recipient[1], Route("calls"))
+    return _MUSE_ROUTES.get(recipient[1], Route("tools"))
 
 
 ROUTES: Final[dict[str, Callable[[str], Route]]] = {

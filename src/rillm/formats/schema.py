@@ -25,16 +25,8 @@ _SPELLINGS: Final = {
     "null": "none",
 }
 _ALIASES: Final = {each: name for name, others in _SPELLINGS.items() for each in others.split()}
-_JSON_TYPES: Final[dict[type, str]] = {
-    type(None): "null",
-    int: "integer",
-    float: "number",
-    bool: "boolean",
-    dict: "object",
-    list: "array",
-    str: "string",
-}
-_ORDER: Final = tuple(_JSON_TYPES.values())
+_ORDER: Final = ("null", "integer", "number", "boolean", "object", "array", "string")
+_JSON_TYPES: Final = dict(zip((type(None), int, float, bool, dict, list, str), _ORDER, strict=True))
 _SIZED: Final = re.compile(r"(u?int|float)[0-9]+")
 """Numbers with their width, as some languages name them."""
 _UNIONS: Final = ("anyOf", "oneOf", "allOf")
