@@ -6,15 +6,17 @@ ends.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import ClassVar, Final
 
 from rillm.formats import schema as schemas
-from rillm.formats.source import Markers, Source, Steps
+from rillm.formats.source import Markers, Steps
 from rillm.formats.syntax.base import CallParser, CallSyntax, Context, Schema
 from rillm.formats.values import ObjectWriter
 
+_TEXT_KEY: Final = "$text"
+"""The key of the text that stands beside child elements."""
 _MAX_DEPTH: Final = 128
 _MAX_NAME: Final = 256
 
@@ -31,8 +33,6 @@ class Elements(CallSyntax):
     """Before an element's name, in the tag that begins it; `>` ends the tag."""
     element_close: tuple[str, ...]
     """Before an element's name, in the tag that ends it."""
-    text_key: str = "$text"
-    """The key of the text that stands beside child elements."""
 
     def leads(self) -> tuple[str, ...]:
         """See `CallSyntax`."""
@@ -52,7 +52,6 @@ class _Element:
 
 class _ElementsParser:
     def __init__(self, syntax: Elements, stops: Sequence[str]) -> None:
-        self._text_key = syntax.text_key
         self._open = Markers(syntax.open)
         ends = (*syntax.close, *syntax.open, *stops)
         self._name_end = Markers((">", *ends))
@@ -73,10 +72,9 @@ class _ElementsParser:
             return None
         sink.begin(name)
         root = _Element(name)
-        end, is_inside = yield from self._read(source, root)
+        end, is_inside = yield from self._read(context, root)
         writer = ObjectWriter(sink, context.functions.get(name))
-        values = _Values(self._text_key, sink.spell)
-        for key, json_text in values.members(root, writer.schema).items():
+        for key, json_text in _members(root, writer.schema).items():
             writer.add(key, json_text)
         if end is not None or not (is_inside or source.is_cut):
             writer.close()
@@ -84,16 +82,18 @@ class _ElementsParser:
             source.give_back(end)
         return 1
 
-    def _read(self, source: Source, root: _Element) -> Steps[tuple[str | None, bool]]:
+    def _read(self, context: Context, root: _Element) -> Steps[tuple[str | None, bool]]:
         """Read the elements of a call; one that is not closed is left out.
 
         Returns:
             The marker that ended the call, None at the end of the text; and whether an element
             was open there.
         """
+        source, spell = context.source, context.sink.spell
         open_elements = [root]
         while True:
-            marker = yield from source.until(self._tag, open_elements[-1].parts.append)
+            text, marker = yield from source.collect(self._tag)
+            open_elements[-1].parts.append(spell(text))
             if marker is None or marker not in self._element_tags:
                 break
             tag, end = yield from source.collect(self._tag_end)
@@ -101,7 +101,7 @@ class _ElementsParser:
                 if end is not None:
                     source.give_back(end)
                 continue
-            name = tag.strip().rstrip("/").rstrip()
+            name = spell(tag.strip().rstrip("/").rstrip())
             if marker in self._element_closes:
                 _close(open_elements, name)
             elif name and len(open_elements) <= _MAX_DEPTH:
@@ -123,43 +123,37 @@ def _close(open_elements: list[_Element], name: str) -> None:
             return
 
 
-class _Values:
-    """JSON text of elements."""
-
-    def __init__(self, text_key: str, spell: Callable[[str], str]) -> None:
-        self._text_key = text_key
-        self._spell = spell
-
-    def members(self, element: _Element, schema: Schema | None) -> dict[str, str]:
-        """The children by name; several of one name are a list."""
-        found: dict[str, list[_Element]] = {}
-        for child in element.children:
-            found.setdefault(self._spell(child.name), []).append(child)
-        return {
-            name: self._member(same, schemas.property_schema(schema, name))
-            for name, same in found.items()
-        }
-
-    def _member(self, same: list[_Element], schema: Schema | None) -> str:
+def _members(element: _Element, schema: Schema | None) -> dict[str, str]:
+    """JSON text of the children by name; several of one name are a list."""
+    found: dict[str, list[_Element]] = {}
+    for child in element.children:
+        found.setdefault(child.name, []).append(child)
+    members = {}
+    for name, same in found.items():
+        inner = schemas.property_schema(schema, name)
         if len(same) == 1:
-            return self._value(same[0], schema)
-        is_list = "array" in schemas.types(schema)
-        return self._list(same, schemas.items_schema(schema) if is_list else schema)
+            members[name] = _value(same[0], inner)
+        else:
+            is_list = "array" in schemas.types(inner)
+            members[name] = _list(same, schemas.items_schema(inner) if is_list else inner)
+    return members
 
-    def _list(self, elements: list[_Element], schema: Schema | None) -> str:
-        return f"[{', '.join(self._value(each, schema) for each in elements)}]"
 
-    def _value(self, element: _Element, schema: Schema | None) -> str:
-        wanted = schemas.types(schema)
-        text = self._spell("".join(element.parts))
-        if not element.children:
-            if not text.strip() and not schemas.allows_text(schema):
-                return "[]" if "array" in wanted else "{}" if "object" in wanted else "null"
-            return schemas.coerce(text, schema)
-        if "array" in wanted and "object" not in wanted:
-            return self._list(element.children, schemas.items_schema(schema))
-        members = self.members(element, schema)
-        if text.strip():
-            members[self._text_key] = schemas.dump(text.strip())
-        pairs = (f"{schemas.dump(name)}: {value}" for name, value in members.items())
-        return f"{{{', '.join(pairs)}}}"
+def _list(elements: list[_Element], schema: Schema | None) -> str:
+    return f"[{', '.join(_value(each, schema) for each in elements)}]"
+
+
+def _value(element: _Element, schema: Schema | None) -> str:
+    wanted = schemas.types(schema)
+    text = "".join(element.parts)
+    if not element.children:
+        if not text.strip() and not schemas.allows_text(schema):
+            return "[]" if "array" in wanted else "{}" if "object" in wanted else "null"
+        return schemas.coerce(text, schema)
+    if "array" in wanted and "object" not in wanted:
+        return _list(element.children, schemas.items_schema(schema))
+    members = _members(element, schema)
+    if text.strip():
+        members[_TEXT_KEY] = schemas.dump(text.strip())
+    pairs = (f"{schemas.dump(name)}: {value}" for name, value in members.items())
+    return f"{{{', '.join(pairs)}}}"
