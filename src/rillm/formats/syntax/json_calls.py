@@ -47,18 +47,21 @@ class JsonArray(CallSyntax):
 
     def parser(self, stops: Sequence[str]) -> CallParser:
         """See `CallSyntax`."""
-        return _ArrayParser(self)
+        return _ArrayParser(self, stops)
 
 
 class _ObjectParser:
     def __init__(self, syntax: JsonCall) -> None:
-        self._syntax = _Compiled(syntax)
+        self.syntax = syntax
+        keys = (*syntax.name, *syntax.arguments, *syntax.id, *_OTHER_KEYS)
+        self.keys = Markers(f'"{key}"' for key in keys)
+        """With which an unmarked call begins."""
         self._separator = Markers([syntax.separator])
 
     def parse(self, context: Context, lead: str, is_bare: bool) -> Steps[int | None]:
         source = context.source
         num_calls = 0
-        while (yield from _Object(self._syntax, context, is_bare).parse()):
+        while (yield from _Object(self, context, is_bare).parse()):
             num_calls += 1
             if not self._separator.literals:
                 return num_calls
@@ -67,22 +70,22 @@ class _ObjectParser:
             if (yield from source.accept(self._separator)) is None:
                 break
         if num_calls:
-            _show_rest(context)
+            # What follows a call and is none is text, though it stands where one would.
+            context.sink.raw(source.drop_raw())
         return num_calls or None
 
 
 class _ArrayParser:
-    def __init__(self, syntax: JsonArray) -> None:
+    def __init__(self, syntax: JsonArray, stops: Sequence[str]) -> None:
         self._accepts_object = syntax.accepts_object
-        self._item = _Compiled(syntax.item)
+        self._item = syntax.item.parser(stops)
 
     def parse(self, context: Context, lead: str, is_bare: bool) -> Steps[int | None]:
         source = context.source
         if not (yield from source.accept_one("[")):
-            is_call = self._accepts_object and (
-                yield from _Object(self._item, context, is_bare).parse()
-            )
-            return 1 if is_call else None
+            if not self._accepts_object:
+                return None
+            return (yield from self._item.parse(context, lead, is_bare))
         num_calls = 0
         while True:
             mark = yield from source.accept_one("],")
@@ -93,34 +96,20 @@ class _ArrayParser:
                 return num_calls or (0 if mark and not is_bare else None)
             if num_calls:
                 source.keep_raw()
-            if (yield from _Object(self._item, context, is_bare).parse()):
+            if (yield from self._item.parse(context, lead, is_bare)) is not None:
                 num_calls += 1
             elif num_calls:
-                _show_rest(context)
+                context.sink.raw(source.drop_raw())
             else:
                 return None
-
-
-def _show_rest(context: Context) -> None:
-    """Show what follows a call and is none, though it stands where one would."""
-    context.sink.raw(context.source.drop_raw())
-
-
-class _Compiled:
-    """A description, and the keys with which an unmarked call begins."""
-
-    def __init__(self, syntax: JsonCall) -> None:
-        self.description = syntax
-        keys = (*syntax.name, *syntax.arguments, *syntax.id, *_OTHER_KEYS)
-        self.keys = Markers(f'"{key}"' for key in keys)
 
 
 class _Object:
     """The state of one object."""
 
-    def __init__(self, syntax: _Compiled, context: Context, is_bare: bool) -> None:
-        self._syntax = syntax.description
-        self._keys = syntax.keys
+    def __init__(self, parser: _ObjectParser, context: Context, is_bare: bool) -> None:
+        self._syntax = parser.syntax
+        self._keys = parser.keys
         self._context = context
         self._source: Source = context.source
         self._sink: Sink = context.sink
