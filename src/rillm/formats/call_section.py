@@ -64,8 +64,7 @@ class CallSection:
         if self._calls.description.noise == "drop":
             found = yield from self._source.until(self._calls.starts_or_close, self._sink.drop)
         else:
-            yield from self._source.skip_space()
-            found = yield from self._source.accept(self._calls.starts_or_close)
+            found = yield from self._source.accept_after_space(self._calls.starts_or_close)
         return found or ""
 
     def _closers(self) -> Steps[str | None]:

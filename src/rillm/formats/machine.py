@@ -262,14 +262,13 @@ class Machine:
         """Read a header in the middle of a message: one word, then the end of the header."""
         source, format = self._source, self._format
         source.keep_raw(marker)
-        parts = [marker]
-        yield from source.run(_WORD, parts.append)
+        word, _ = yield from source.word(_WORD)
         found = yield from source.accept(format.header_end)
         raw = source.drop_raw()
         if found is None:
             self._sink.raw(raw)
         else:
-            yield from self._message("".join(parts))
+            yield from self._message(marker + word)
 
     def _message(self, header: str) -> Steps[None]:
         """Go where a header sends its message."""

@@ -167,6 +167,11 @@ class Source:
                 return None
             yield
 
+    def accept_after_space(self, markers: Markers) -> Steps[str | None]:
+        """Consume JSON whitespace, and a marker if the text goes on with one."""
+        yield from self.skip_space()
+        return (yield from self.accept(markers))
+
     def skip_space(self) -> Steps[str]:
         """Consume JSON whitespace; returns the next character, empty at the end of the text."""
         while True:
@@ -203,6 +208,12 @@ class Source:
             if self.ended:
                 return ""
             yield
+
+    def word(self, pattern: re.Pattern[str]) -> Steps[tuple[str, str]]:
+        """As `run`, but returns the characters of the run as well, before what ended it."""
+        parts: list[str] = []
+        following = yield from self.run(pattern, parts.append)
+        return "".join(parts), following
 
     def next_character(self) -> Steps[str]:
         """Return the next character without consuming it; empty at the end of the text."""

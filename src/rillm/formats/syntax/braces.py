@@ -52,12 +52,10 @@ class _BraceParser:
 
     def parse(self, context: Context, lead: str, is_bare: bool) -> Steps[int | None]:
         source, sink = context.source, context.sink
-        yield from source.skip_space()
-        if (yield from source.accept(self._prefix)) is None and self._prefix.literals:
+        prefix = yield from source.accept_after_space(self._prefix)
+        if prefix is None and self._prefix.literals:
             return None
-        parts: list[str] = []
-        opener = yield from source.run(_NAME, parts.append)
-        name = "".join(parts)
+        name, opener = yield from source.word(_NAME)
         if not name or opener not in self.after_value or (is_bare and not context.offers(name)):
             return None
         source.take(source.position + 1)

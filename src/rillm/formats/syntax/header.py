@@ -56,8 +56,7 @@ class _HeaderParser:
 
     def parse(self, context: Context, lead: str, is_bare: bool) -> Steps[int | None]:
         source, sink = context.source, context.sink
-        yield from source.skip_space()
-        yield from source.accept(self._prefix)
+        yield from source.accept_after_space(self._prefix)
         first = yield from source.skip_space()
         if self._json is not None and first in ("[", "{"):
             return (yield from self._json.parse(context, lead, is_bare))
@@ -72,12 +71,10 @@ class _HeaderParser:
         if marker == "{":
             source.give_back(marker)
         else:
-            yield from source.skip_space()
-            yield from source.accept(self._arguments_open)
+            yield from source.accept_after_space(self._arguments_open)
         yield from pass_arguments(context, self._stops)
         if self._arguments_close.literals:
-            yield from source.skip_space()
-            yield from source.accept(self._arguments_close)
+            yield from source.accept_after_space(self._arguments_close)
         return 1
 
     def _part(self, context: Context, pattern: re.Pattern[str]) -> Steps[tuple[str, str | None]]:
@@ -86,11 +83,9 @@ class _HeaderParser:
         Only what can be a word is read, so that prose after a quoted marker is not held back.
         """
         source = context.source
-        parts: list[str] = []
         yield from source.skip_space()
-        yield from source.run(pattern, parts.append)
-        yield from source.skip_space()
-        return "".join(parts), (yield from source.accept(self._name_end))
+        word, _ = yield from source.word(pattern)
+        return word, (yield from source.accept_after_space(self._name_end))
 
 
 def pass_arguments(context: Context, stops: Markers) -> Steps[None]:

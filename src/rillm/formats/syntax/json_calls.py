@@ -66,8 +66,7 @@ class _ObjectParser:
             if not self._separator.literals:
                 return num_calls
             source.keep_raw()
-            yield from source.skip_space()
-            if (yield from source.accept(self._separator)) is None:
+            if (yield from source.accept_after_space(self._separator)) is None:
                 break
         if num_calls:
             # What follows a call and is none is text, though it stands where one would.

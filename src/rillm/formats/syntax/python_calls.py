@@ -139,9 +139,7 @@ class _Call:
     def _read_key(self) -> Steps[str | None]:
         """Read `key=`."""
         source = self._source
-        parts: list[str] = []
-        yield from source.run(WORD, parts.append)
-        key = "".join(parts)
+        key, _ = yield from source.word(WORD)
         if key.isidentifier() and (yield from source.accept_one("=")):
             return key
         return None

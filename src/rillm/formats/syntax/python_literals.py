@@ -79,9 +79,7 @@ class PythonLiterals:
                 return (yield from self._items(prefix + "[", emit, depth + 1, "]"))
             closer = ")" if character == "(" else "}"
             return (yield from self._group(prefix, emit, depth + 1, closer))
-        parts: list[str] = []
-        following = yield from source.run(WORD, parts.append)
-        word = "".join(parts)
+        word, following = yield from source.word(WORD)
         if following in ("'", '"') and _STRING_PREFIX.fullmatch(word):
             return (yield from self._string(prefix, emit, is_raw="r" in word.lower()))
         json_text = _word(word) if following else None

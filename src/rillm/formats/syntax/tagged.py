@@ -90,8 +90,7 @@ class _TaggedParser:
         num_calls = 0
         while True:
             if syntax.open and lead not in syntax.open:
-                yield from source.skip_space()
-                marker = yield from source.accept(self._open)
+                marker = yield from source.accept_after_space(self._open)
                 if marker not in syntax.open:
                     return _no_call(source, marker, num_calls, is_empty=True)
             header, marker = yield from self._header(source)
@@ -115,11 +114,9 @@ class _TaggedParser:
         """Read what holds the name, and the marker after it if there is one."""
         if self.syntax.name_attribute:
             return (yield from source.collect(self._after_name))
-        parts: list[str] = []
         yield from source.skip_space()
-        yield from source.run(_NAME, parts.append)
-        yield from source.skip_space()
-        return "".join(parts), (yield from source.accept(self._after_name))
+        name, _ = yield from source.word(_NAME)
+        return name, (yield from source.accept_after_space(self._after_name))
 
     def _name(self, header: str, context: Context) -> str:
         name = _text_of(header, self.syntax.name_attribute)
@@ -174,14 +171,12 @@ class _Call:
         if syntax.type_attribute:
             declared = _attribute(header, syntax.type_attribute) or ""
         if syntax.value_open and marker in syntax.key_end:
-            yield from source.skip_space()
-            marker = yield from source.accept(parser.before_value)
+            marker = yield from source.accept_after_space(parser.before_value)
         if marker in syntax.type_open:
             declared, marker = yield from source.collect(parser.after_type)
             declared = declared.strip()
             if marker in syntax.type_close:
-                yield from source.skip_space()
-                marker = yield from source.accept(parser.before_value)
+                marker = yield from source.accept_after_space(parser.before_value)
         if marker in parser.others:
             self._is_inside = False
             return marker
@@ -195,8 +190,7 @@ class _Call:
         schema = schema if schemas.types(schema) else None
         trim, is_section = self._syntax.trim, False
         if self._syntax.is_xml:
-            yield from self._source.skip_space()
-            is_section = (yield from self._source.accept(_CDATA)) is not None
+            is_section = (yield from self._source.accept_after_space(_CDATA)) is not None
             trim = "none" if is_section else trim
         if self._streams(schema, declared) and not is_wrapper:
             self._writer.key(key)
