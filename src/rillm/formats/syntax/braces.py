@@ -77,7 +77,7 @@ class _Values:
         self._after_value = after_value
 
     def container(self, schema: Schema | None, opener: str, depth: int) -> Steps[bool]:
-        """Convert an object or array, but for its brackets' end.
+        """Convert what is left of an object or array, but for the bracket that ends it.
 
         Returns:
             Whether it is whole.
@@ -98,7 +98,8 @@ class _Values:
             prefix = ", "
             if not (yield from self._value(inner, depth)):
                 return False
-        self._sink.arguments(prefix.strip(", "))
+        if prefix != ", ":
+            self._sink.arguments(prefix)
         return True
 
     def _ends(self, closer: str) -> Steps[bool]:
