@@ -98,6 +98,16 @@ def test_text_is_held_only_while_it_may_be_a_call() -> None:
     assert machine.feed("It")[0].text == "It"  # type: ignore[union-attr]
 
 
+@pytest.mark.parametrize("length", [1, 2, 100])
+def test_a_name_that_was_not_offered_is_text_however_it_arrives(length: int) -> None:
+    tools = [{"type": "function", "function": {"name": "tide", "parameters": {}}}]
+    text = "A call:</function_calls>\ntide()\nmoon() b"
+    pieces = [text[i : i + length] for i in range(0, len(text), length)]
+    answer = fold(events_of(combine("olmo3", None), pieces, tools=tools))
+    assert answer.content == "A call:\nmoon() b"
+    assert [call.name for call in answer.calls] == ["tide"]
+
+
 @pytest.mark.parametrize("opener", ["[", "(", "{'a': ", "{"])
 def test_deep_nesting_is_no_fault(opener: str) -> None:
     text = f"[tide(a='x', b={opener * 5_000}"

@@ -49,7 +49,7 @@ class _PythonParser:
             call = _Call(context, self._syntax)
             is_call = yield from call.parse(is_bare and not (is_list and num_calls))
             if not call.has_begun:
-                return self._give_back(context, num_calls)
+                return self._give_back(context, num_calls, is_bare)
             num_calls += 1
             if not is_call:
                 context.sink.cut()
@@ -61,14 +61,15 @@ class _PythonParser:
             if is_list and (yield from source.accept_one("]")):
                 return num_calls
             if is_list and not separator:
-                return self._give_back(context, num_calls)
+                return self._give_back(context, num_calls, is_bare)
 
-    def _give_back(self, context: Context, num_calls: int) -> int | None:
+    def _give_back(self, context: Context, num_calls: int, is_bare: bool) -> int | None:
         """Show what came after the last call, unless that is for the machine to do."""
         if num_calls == 0:
             return None
         raw = context.source.drop_raw()
-        if not raw.isspace():
+        # In a frame, whitespace at the end belongs to the marker.
+        if is_bare or not raw.isspace():
             context.sink.raw(raw)
         return num_calls
 
@@ -130,8 +131,7 @@ class _Call:
             name = "" if match is None else match[0]
             end = source.position + len(name)
             if end < len(source.text) or source.ended:
-                source.take(end)
-                return name if name and (not names or name in names) else None
+                return source.take(end) if name and (not names or name in names) else None
             if len(name) > _MAX_NAME or not any(each.startswith(name) for each in names or [name]):
                 return None
             yield
