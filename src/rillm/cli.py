@@ -1,4 +1,4 @@
-"""The console command: `rillm serve` and `rillm chat`."""
+"""The console command: `rillm serve`, `engine`, `frontend`, `chat` and `formats`."""
 
 from __future__ import annotations
 
@@ -11,11 +11,12 @@ from cyclopts import App, Parameter
 
 from rillm import __version__
 from rillm.async_llm import AsyncLLM
-from rillm.engine_args import AsyncEngineArgs
+from rillm.engine_args import AsyncEngineArgs, RemoteEngineArgs
 from rillm.errors import ConfigError, RillmError
 from rillm.formats_cli import app as formats_app
+from rillm.server.config import FrontendConfig, ListenConfig, ServerConfig
 from rillm.server.protocol import ChatCompletionRequest
-from rillm.server.run import ServerConfig, run_server
+from rillm.server.run import run_engine, run_frontend, run_server
 from rillm.terminal import chat_in_terminal
 
 EXIT_ERROR = 1
@@ -61,10 +62,43 @@ def serve(
         server: Where to listen.
         engine: How to run the model.
     """
-    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s")
-    for name in ("uvicorn.error", "asyncio"):
-        logging.getLogger(name).setLevel(logging.WARNING)
+    _set_up_log()
     run_server(server or ServerConfig(), _with_model(engine, model))
+
+
+@app.command(name="engine")
+def serve_tokens(
+    model: str | None = None,
+    /,
+    *,
+    server: Annotated[ListenConfig | None, Parameter(name="*")] = None,
+    engine: Annotated[AsyncEngineArgs | None, Parameter(name="*")] = None,
+) -> None:
+    """Serve only token ids in and out, for `rillm frontend` and others that make the text.
+
+    Args:
+        model: Directory or hub id of the model; the same as --model.
+        server: Where to listen.
+        engine: How to run the model.
+    """
+    _set_up_log()
+    run_engine(server or ListenConfig(), _with_model(engine, model))
+
+
+@app.command
+def frontend(
+    *,
+    engines: Annotated[RemoteEngineArgs, Parameter(name="*")],
+    server: Annotated[FrontendConfig | None, Parameter(name="*")] = None,
+) -> None:
+    """Serve a model whose tokens are made elsewhere: no weights here.
+
+    Args:
+        engines: Where the tokens come from.
+        server: Where to listen.
+    """
+    _set_up_log()
+    run_frontend(server or FrontendConfig(), engines)
 
 
 @app.command
@@ -102,6 +136,12 @@ def chat(
         chat_in_terminal(llm, settings, prompt)
     finally:
         llm.shutdown()
+
+
+def _set_up_log() -> None:
+    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s")
+    for name in ("uvicorn.error", "asyncio", "httpx2", "httpcore2"):
+        logging.getLogger(name).setLevel(logging.WARNING)
 
 
 def _with_model(engine: AsyncEngineArgs | None, model: str | None) -> AsyncEngineArgs:

@@ -129,3 +129,64 @@ class AsyncEngineArgs(EngineArgs):
 
     enable_log_requests: bool = False
     """Log each request when it arrives and when it ends."""
+
+
+@dataclass(kw_only=True)
+class RemoteEngineArgs:
+    """Which engines, and whose tokenizer."""
+
+    engine: list[str]
+    """URL of a server with the token endpoint; may be given several times for one model, requests
+    then take turns."""
+    model: str = BUNDLED_MODEL
+    """Directory or hub id of the model's configuration and tokenizer; weights are not read."""
+    tokenizer: str | None = None
+    """Directory or hub id of the tokenizer, if not the model's."""
+    revision: str | None = None
+    """Branch, tag or commit of the model on the hub."""
+    served_model_name: str | list[str] | None = None
+    """Names the model answers to; by default what `model` says."""
+    engine_api_key: str | None = None
+    """Key to show to the engines."""
+    max_logprobs: int = 20
+    """Most alternatives a request may ask for; -1: the whole vocabulary."""
+    seed: int | None = None
+    """Makes requests without a seed of their own repeatable in order of arrival."""
+
+    def __post_init__(self) -> None:
+        """Check the URLs.
+
+        Raises:
+            ConfigError: there is none, or one is not of HTTP.
+        """
+        if not self.engine:
+            raise ConfigError("engine is empty, must hold the URL of at least one engine")
+        for url in self.engine:
+            if not url.startswith(("http://", "https://")):
+                raise ConfigError(f"engine is {url!r}, must begin with http:// or https://")
+
+    def model_directory(self) -> Path:
+        """Find the model's files, downloading them if need be, without its weights.
+
+        Raises:
+            ConfigError: there is no such model.
+        """
+        if self.model == BUNDLED_MODEL:
+            return EngineArgs().model_directory()
+        return resolve_model(self.model, self.revision, has_weights=False)
+
+    def tokenizer_directory(self, model_directory: Path) -> Path:
+        """Find the tokenizer's files, by default the model's.
+
+        Raises:
+            ConfigError: there is no such directory or repository.
+        """
+        if not self.tokenizer:
+            return model_directory
+        return resolve_model(self.tokenizer, has_weights=False)
+
+    def served_names(self) -> list[str]:
+        """Names the model answers to, the first one to be shown."""
+        if isinstance(self.served_model_name, str):
+            return [self.served_model_name]
+        return self.served_model_name or [self.model]

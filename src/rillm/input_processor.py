@@ -199,7 +199,7 @@ class InputProcessor:
             raise ContextLengthError(
                 f"prompt has {len(token_ids)} tokens, but the maximum context length is "
                 f"{limits.max_model_len} tokens, at least one of them for the output",
-                param="prompt",
+                param="input_tokens",
             )
 
     def _check_params(self, params: SamplingParams, prompt_len: int) -> None:

@@ -13,6 +13,7 @@ from typing import Any, Final, Literal
 
 import msgspec
 
+from rillm.choice_parser import ChoiceParser, OutputFormat
 from rillm.errors import ConfigError
 from rillm.formats.description import Format
 from rillm.formats.machine import Machine
@@ -28,7 +29,6 @@ from rillm.model_formats.detect import Detected, Match, ModelTraits, architectur
 from rillm.model_formats.response_template import ResponseTemplateError, resolve_template
 from rillm.model_formats.suffix import resolve
 from rillm.parsers.plugin import ParserPlugin, PluginTokenizer, load_plugin
-from rillm.streams import ChoiceParser, OutputFormat
 from rillm.text.tokenizer import Tokenizer
 
 AUTO: Final = "auto"

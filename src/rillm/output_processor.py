@@ -77,6 +77,7 @@ class ChoiceState:
             else None
         )
         self._text: list[str] = []
+        self._ends: list[int] | None = [] if stand_ins else None
         self._token_ids: list[int] = []
         self._logprobs = _new_logprobs(params)
         self._cumulative_logprob = 0.0
@@ -128,8 +129,11 @@ class ChoiceState:
         if delta.finish_reason == "stop" and not self._params.include_stop_str_in_output:
             num_shown -= 1
         shown_ids = delta.token_ids[:num_shown]
-        if self._stop is None:
+        if self._stop is None and self._ends is None:
             self._text.append(detokenizer.push(shown_ids))
+        elif self._stop is None:
+            for token_id in shown_ids:
+                self._append(detokenizer.push([token_id]))
         else:
             found = self._match(self._stop, detokenizer, shown_ids, delta)
             if found is not None:
@@ -147,13 +151,19 @@ class ChoiceState:
             found = None
             if self.num_tokens + i >= self._params.min_tokens:
                 text, found = stop.push(text)
-            self._text.append(text)
+            self._append(text)
             if found is not None:
                 del delta.token_ids[i + 1 :]
                 if delta.logprobs is not None:
                     del delta.logprobs[i + 1 :]
                 return found
         return None
+
+    def _append(self, text: str) -> None:
+        """Add the text of one token."""
+        self._text.append(text)
+        if self._ends is not None:
+            self._ends.append(len(text) + (self._ends[-1] if self._ends else 0))
 
     def _rest(self) -> str:
         """What detokenizer and stop matcher still hold back."""
@@ -186,9 +196,11 @@ class ChoiceState:
             logprobs=self._logprobs,
             finish_reason=self.finish_reason,
             stop_reason=self.stop_reason,
+            text_ends=self._ends,
         )
         if self._is_delta:
             self._text, self._token_ids = [], []
+            self._ends = None if self._ends is None else []
             self._logprobs = _new_logprobs(self._params)
         else:
             self._text = [output.text]

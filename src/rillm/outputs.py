@@ -117,10 +117,26 @@ class CompletionOutput:
 
     `repetition_detected` with finish reason `repetition`.
     """
+    text_ends: list[int] | None = None
+    """Length of `text` after each of the tokens that have text; None where nobody asked."""
 
     def finished(self) -> bool:
         """Whether this choice is complete."""
         return self.finish_reason is not None
+
+    def pieces(self) -> list[tuple[str, list[int]]]:
+        """Text and tokens as they came, token by token, where that is known."""
+        ends = self.text_ends
+        if not ends or len(self.token_ids) == 1:
+            return [(self.text, self.token_ids)]
+        starts = [0, *ends[:-1]]
+        pieces = [
+            (self.text[start:end], [token_id])
+            for start, end, token_id in zip(starts, ends, self.token_ids, strict=False)
+        ]
+        # What was released at the end, and a stop token, which has no text.
+        pieces.append((self.text[ends[-1] :], self.token_ids[len(ends) :]))
+        return pieces
 
 
 @dataclass(slots=True)

@@ -1,4 +1,4 @@
-"""RemoteLLM: an engine behind HTTP, with the interface of `AsyncLLM`.
+"""RemoteLLM: engines behind HTTP, with the interface of `AsyncLLM`.
 
 A frontend without weights: prompts are checked and tokenized here, tokens come from any server
 that speaks `/inference/v1/generate` (another rillm, or vLLM started with its scale-out endpoints),
@@ -11,63 +11,58 @@ from __future__ import annotations
 import asyncio
 import itertools
 import logging
-from collections.abc import AsyncGenerator, Mapping
+import time
+from collections.abc import AsyncGenerator, Iterable, Mapping
 from contextlib import aclosing
-from dataclasses import dataclass
-from pathlib import Path
 from typing import Any, Final
 
 import httpx2
 import msgspec
 
-from rillm.engine_args import BUNDLED_MODEL, EngineArgs
+from rillm.engine.messages import StepStats
+from rillm.engine_args import RemoteEngineArgs
 from rillm.errors import (
     CapacityError,
     EngineDeadError,
     EngineError,
     EngineGenerateError,
     InvalidRequestError,
+    RillmError,
 )
 from rillm.input_processor import InputProcessor, Limits, ProcessedRequest, PromptType
 from rillm.models.config import GenerationConfig, ModelConfig, read_generation_config
 from rillm.output_processor import RequestState
 from rillm.outputs import RequestOutput
-from rillm.sampling_params import SamplingParams
+from rillm.remote_stream import RemoteStream
+from rillm.sampling_params import MAX_SEQUENCES, SamplingParams
 from rillm.text.tokenizer import Tokenizer
-from rillm.token_wire import Answer, answer_deltas, generate_body, read_stream
+from rillm.token_wire import generate_body, read_answer, read_stream
 
+_GENERATE: Final = "/inference/v1/generate"
+_ABORT: Final = "/inference/v1/abort_requests"
 _RETRY_S: Final = 1.0
-_MAX_SEQUENCES: Final = 16384
-"""What one request may ask for; the engine knows its own limit."""
 _CONNECT_TIMEOUT_S: Final = 5.0
+_ABORT_TIMEOUT_S: Final = 5.0
+_LAST_CHOICE_S: Final = 5.0
+"""How long an engine that did not answer is asked after all others."""
+
+_NO_ROOM: Final = frozenset({429, 503})
+_WRONG_FIELD: Final = frozenset({400, 422})
 
 logger = logging.getLogger(__name__)
-
-
-@dataclass(kw_only=True)
-class RemoteEngineArgs:
-    """Which engines, and whose tokenizer."""
-
-    engine: list[str]
-    """URLs of servers with the token endpoint, all of one model; tried in turn."""
-    model: str = BUNDLED_MODEL
-    """Directory or hub id of the model's configuration and tokenizer; weights are not read."""
-    served_model_name: str | list[str] | None = None
-    """Names the model answers to; by default what `model` says."""
-    engine_api_key: str | None = None
-    """Sent to the engines as a bearer token."""
-    max_logprobs: int = 20
-    """Most alternatives a request may ask for; -1: the whole vocabulary."""
-    seed: int | None = None
-    """Makes requests without a seed of their own repeatable in order of arrival."""
 
 
 class RemoteLLM:
     """Engines elsewhere, a tokenizer here, and any number of streams.
 
     Attributes:
+        args: the settings.
         directory: of the model's files.
+        tokenizer: the model's.
+        model_config: the model's.
         generation_config: the sampling defaults that the model recommends.
+        max_model_len: longest prompt plus output in tokens; final once an engine has answered.
+        ready_info: what an engine says of its model; None before one has answered.
     """
 
     def __init__(
@@ -82,15 +77,13 @@ class RemoteLLM:
         Raises:
             ConfigError: the model's configuration or tokenizer cannot be read.
         """
-        files = EngineArgs(model=args.model, served_model_name=args.served_model_name)
-        self.args = files
-        self.directory: Path = files.model_directory()
+        self.args = args
+        self.directory = args.model_directory()
         self.model_config = ModelConfig.from_directory(self.directory)
-        self.tokenizer = Tokenizer.from_directory(self.directory)
+        self.tokenizer = Tokenizer.from_directory(args.tokenizer_directory(self.directory))
         self.generation_config: GenerationConfig = read_generation_config(self.directory)
+        self.max_model_len: int = self.model_config.max_position_embeddings
         self.ready_info: object | None = None
-        self.errored = False
-        self.max_model_len = self.model_config.max_position_embeddings
         self._inputs = InputProcessor(
             self.model_config,
             self.generation_config,
@@ -98,36 +91,56 @@ class RemoteLLM:
             max_logprobs=args.max_logprobs,
             seed=args.seed,
         )
-        headers = {"Authorization": f"Bearer {args.engine_api_key}"} if args.engine_api_key else {}
+        key = args.engine_api_key
         self._client = httpx2.AsyncClient(
-            headers=headers,
+            headers={"Authorization": f"Bearer {key}"} if key else {},
             transport=transport,
             # A token may take as long as it takes: a prefill before it can be long.
             timeout=httpx2.Timeout(None, connect=_CONNECT_TIMEOUT_S),
             limits=httpx2.Limits(max_connections=None, max_keepalive_connections=64),
         )
         self._urls = [url.rstrip("/") for url in args.engine]
+        self._failed_at = dict.fromkeys(self._urls, -_LAST_CHOICE_S)
         self._turns = itertools.count()
+        self._learning = asyncio.Lock()
+        self._live: dict[str, RemoteStream] = {}
+        self._complained: set[str] = set()
+        self._is_closed = False
+
+    @property
+    def max_logprobs(self) -> int:
+        """Most alternatives a request may ask for."""
+        return self._inputs.max_logprobs
+
+    @property
+    def errored(self) -> bool:
+        """Whether this frontend has been shut down; engines come and go."""
+        return self._is_closed
+
+    @property
+    def engine_stats(self) -> StepStats | None:
+        """None: the engines tell their own."""
+        return None
 
     def get_tokenizer(self) -> Tokenizer:
         """The model's tokenizer."""
         return self.tokenizer
 
+    def get_num_unfinished_requests(self) -> int:
+        """Requests that wait for an engine or are answered by one."""
+        return len(self._live)
+
     async def wait_ready(self) -> None:
-        """Wait until an engine answers, and learn how long a context it takes."""
-        while self.ready_info is None:
-            for url in self._urls:
-                try:
-                    response = await self._client.get(f"{url}/v1/models")
-                    response.raise_for_status()
-                except httpx2.HTTPError as error:
-                    logger.info("engine %s is not ready: %s", url, error)
-                    continue
-                card = response.json()["data"][0]
-                self.max_model_len = card.get("max_model_len") or self.max_model_len
-                self.ready_info = card
-                return
-            await asyncio.sleep(_RETRY_S)
+        """Wait until an engine serves, and learn how long a context it takes."""
+        async with self._learning:
+            while self.ready_info is None:
+                for url in self._urls:
+                    card = await self._model_card(url)
+                    if card is not None:
+                        self.max_model_len = card.get("max_model_len") or self.max_model_len
+                        self.ready_info = card
+                        return
+                await asyncio.sleep(_RETRY_S)
 
     async def generate(
         self,
@@ -142,89 +155,185 @@ class RemoteLLM:
 
         Raises:
             InvalidRequestError: the prompt or a parameter is not acceptable, here or there.
-            CapacityError: no engine has room.
+            CapacityError: no engine has room, or none answers.
             EngineGenerateError: an engine failed on this request.
-            EngineDeadError: no engine answers.
+            EngineDeadError: this frontend has been shut down.
         """
-        await self.wait_ready()
-        limits = Limits(max_model_len=self.max_model_len, max_num_seqs=_MAX_SEQUENCES)
-        processed = self._inputs.process(0, prompt, sampling_params, limits, priority)
-        state = RequestState(processed, request_id, self.tokenizer, stand_ins=stand_ins)
-        async with aclosing(self._answers(processed, request_id, priority)) as answers:
-            async for answer in answers:
-                for delta in answer_deltas(answer):
-                    # A stop string is found here. The engine goes on until the connection is
-                    # closed, which it is when no choice is left.
-                    state.add(delta)
-                output = state.take()
-                if output is not None:
+        stream = await self._open(prompt, sampling_params, request_id, priority, stand_ins)
+        try:
+            while not stream.state.is_finished:
+                output = stream.state.take()
+                if output is None:
+                    await stream.wait()
+                else:
+                    output.kv_transfer_params = stream.kv_transfer_params
                     yield output
-                if state.is_finished:
-                    return
-        raise EngineGenerateError("an engine ended a stream before its last token")
+        finally:
+            self._live.pop(request_id, None)
+            stream.stop()
+
+    async def abort(self, request_id: str | Iterable[str]) -> None:
+        """End live requests; their streams yield a last output with finish reason `abort`.
+
+        They end at once. Their engines are told, too, since something between could keep the
+        connections open.
+        """
+        names = [request_id] if isinstance(request_id, str) else list(request_id)
+        found = [self._live[name] for name in names if name in self._live]
+        by_url: dict[str, list[str]] = {}
+        for stream in found:
+            stream.abort()
+            if stream.url is not None:
+                by_url.setdefault(stream.url, []).append(stream.name_there)
+        await asyncio.gather(*(self._tell_abort(url, ids) for url, ids in by_url.items()))
+
+    def shutdown(self) -> None:
+        """End all streams with an error, and take no more requests. Idempotent."""
+        self._is_closed = True
+        for stream in self._live.values():
+            stream.fail(EngineDeadError("the frontend has been shut down"))
+            stream.stop()
 
     async def close(self) -> None:
-        """Close all connections."""
+        """Shut down, and close all connections."""
+        self.shutdown()
         await self._client.aclose()
 
-    async def _answers(
-        self, processed: ProcessedRequest, request_id: str, priority: int
-    ) -> AsyncGenerator[Answer, None]:
-        """What an engine says, from the first one that says anything."""
-        body = msgspec.json.encode(generate_body(processed, priority))
-        first = next(self._turns)
-        error: EngineError | CapacityError = EngineDeadError("there is no engine")
-        for offset in range(len(self._urls)):
-            url = self._urls[(first + offset) % len(self._urls)]
-            has_begun = False
+    async def _open(
+        self,
+        prompt: PromptType,
+        params: SamplingParams,
+        request_id: str,
+        priority: int,
+        stand_ins: Mapping[int, str] | None,
+    ) -> RemoteStream:
+        if request_id in self._live:
+            raise InvalidRequestError(
+                f"request_id {request_id!r} is in use by a live request", param="request_id"
+            )
+        stream = RemoteStream(request_id)
+        # Taken before the first pause, so that nobody else can take the same id meanwhile.
+        self._live[request_id] = stream
+        try:
+            if self._is_closed:
+                raise EngineDeadError("the frontend has been shut down")
+            await self.wait_ready()
+            limits = Limits(max_model_len=self.max_model_len, max_num_seqs=MAX_SEQUENCES)
+            processed = self._inputs.process(0, prompt, params, limits, priority)
+            state = RequestState(processed, request_id, self.tokenizer, stand_ins=stand_ins)
+            stream.begin(processed, state)
+            if not stream.is_aborted:
+                stream.task = asyncio.create_task(self._feed(stream, processed, priority))
+        except BaseException:
+            self._live.pop(request_id, None)
+            raise
+        return stream
+
+    async def _feed(self, stream: RemoteStream, processed: ProcessedRequest, priority: int) -> None:
+        """Fill a stream from the first engine that says anything."""
+        try:
+            await self._ask_in_turn(stream, msgspec.json.encode(generate_body(processed, priority)))
+        except RillmError as error:
+            stream.fail(error)
+        except Exception:
+            logger.exception("request %s failed", stream.request_id)
+            stream.fail(EngineGenerateError("the frontend failed on this request"))
+
+    async def _ask_in_turn(self, stream: RemoteStream, body: bytes) -> None:
+        error: RillmError = CapacityError("no engine answers at present")
+        for url in self._next_urls():
             try:
-                async with aclosing(self._ask(url, body, request_id)) as answers:
-                    async for answer in answers:
-                        has_begun = True
-                        yield answer
+                await self._ask(url, body, stream)
+                stream.end()
                 return
-            except (httpx2.TransportError, EngineError, CapacityError) as failure:
-                if has_begun:
-                    raise _failure_midway(failure) from failure
-                logger.warning("engine %s failed, trying the next: %s", url, failure)
-                error = (
-                    failure
-                    if isinstance(failure, EngineError | CapacityError)
-                    else EngineDeadError(f"{url} does not answer")
-                )
+            except (httpx2.TransportError, CapacityError, EngineError) as failure:
+                # What broke after the last token does no harm.
+                if stream.has_finish:
+                    stream.end()
+                    return
+                if stream.has_begun:
+                    raise EngineGenerateError(f"{url} failed: {failure!r}") from failure
+                logger.warning("engine %s failed: %r", url, failure)
+                if isinstance(failure, RillmError):
+                    error = failure
+                else:
+                    self._failed_at[url] = time.monotonic()
         raise error
 
-    async def _ask(self, url: str, body: bytes, request_id: str) -> AsyncGenerator[Answer, None]:
-        headers = {"Content-Type": "application/json", "X-Request-Id": request_id}
+    def _next_urls(self) -> list[str]:
+        """All engines in the order to ask them: in turn, those that did not answer last."""
+        first = next(self._turns) % len(self._urls)
+        now = time.monotonic()
+        return sorted(
+            self._urls[first:] + self._urls[:first],
+            key=lambda url: now - self._failed_at[url] < _LAST_CHOICE_S,
+        )
+
+    async def _ask(self, url: str, body: bytes, stream: RemoteStream) -> None:
+        stream.url = url
+        headers = {"Content-Type": "application/json", "X-Request-Id": stream.wire_id}
         async with self._client.stream(
-            "POST", f"{url}/inference/v1/generate", content=body, headers=headers
+            "POST", url + _GENERATE, content=body, headers=headers
         ) as response:
             if response.status_code != httpx2.codes.OK:
                 raise _refusal(response.status_code, await response.aread())
             if "event-stream" not in response.headers.get("content-type", ""):
-                yield msgspec.json.decode(await response.aread(), type=Answer)
+                stream.add(read_answer(await response.aread()))
                 return
             async with aclosing(read_stream(response.aiter_bytes())) as answers:
                 async for answer in answers:
-                    yield answer
+                    if answer.error is not None:
+                        raise _failure(answer.error)
+                    stream.add(answer)
+                    if stream.is_complete:
+                        # By a stop string: the engine goes on until the connection is closed.
+                        return
+
+    async def _model_card(self, url: str) -> dict[str, Any] | None:
+        """What an engine says of its model; None while it does not serve."""
+        try:
+            health = await self._client.get(f"{url}/health")
+            models = await self._client.get(f"{url}/v1/models")
+            if health.is_success and models.is_success:
+                card: dict[str, Any] = models.json()["data"][0]
+                return card
+            reason = f"status {health.status_code}"
+        except (httpx2.HTTPError, ValueError, LookupError, TypeError) as error:
+            reason = repr(error)
+        # Once, however long it takes.
+        if url not in self._complained:
+            self._complained.add(url)
+            logger.info("engine %s does not serve yet: %s", url, reason)
+        return None
+
+    async def _tell_abort(self, url: str, names: list[str]) -> None:
+        try:
+            await self._client.post(
+                url + _ABORT, json={"request_ids": names}, timeout=_ABORT_TIMEOUT_S
+            )
+        except httpx2.HTTPError as error:
+            logger.warning("engine %s was not told of an abort: %r", url, error)
 
 
-def _failure_midway(failure: Exception) -> EngineError:
-    if isinstance(failure, EngineError):
-        return failure
-    return EngineGenerateError("the connection to the engine broke")
-
-
-def _refusal(status: int, body: bytes) -> Exception:
-    """What an engine's refusal means for the caller."""
+def _refusal(status: int, body: bytes) -> RillmError:
+    """What a status other than 200 means for the caller."""
     try:
-        error: dict[str, Any] = msgspec.json.decode(body)["error"]
-    except (msgspec.DecodeError, KeyError, TypeError):
-        error = {"message": f"the engine answered with status {status}"}
-    message = str(error.get("message"))
-    if status in (httpx2.codes.SERVICE_UNAVAILABLE, httpx2.codes.TOO_MANY_REQUESTS):
-        return CapacityError(message)
-    if httpx2.codes.is_client_error(status):
-        param = error.get("param")
+        error = msgspec.json.decode(body)["error"]
+    except (msgspec.DecodeError, LookupError, TypeError):
+        error = None
+    if not isinstance(error, dict):
+        error = {"message": f"an engine answered with status {status}"}
+    return _failure(error | {"code": status})
+
+
+def _failure(error: dict[str, Any]) -> RillmError:
+    """What an engine's error object means for the caller.
+
+    Only what the caller can change is told: a wrong path or key between the two servers is not.
+    """
+    status, message, param = error.get("code"), str(error.get("message")), error.get("param")
+    if status in _NO_ROOM:
+        return CapacityError("no engine has room at present")
+    if status in _WRONG_FIELD:
         return InvalidRequestError(message, param=param if isinstance(param, str) else None)
     return EngineGenerateError(message)

@@ -8,13 +8,14 @@ from the streamed one.
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
+from collections.abc import AsyncGenerator, Mapping, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 import msgspec
 
+from rillm.choice_parser import ChoiceParser, OutputFormat
 from rillm.errors import EngineGenerateError
 from rillm.formats.events import (
     ContentDelta,
@@ -27,8 +28,14 @@ from rillm.formats.events import (
 )
 from rillm.input_processor import TokensPrompt
 from rillm.merge import merge
-from rillm.outputs import CompletionOutput, LogprobsDict, PromptLogprobs, RequestOutput
-from rillm.sampling_params import SamplingParams
+from rillm.outputs import (
+    CompletionOutput,
+    LogprobsDict,
+    PromptLogprobs,
+    RequestOutput,
+    RequestStateStats,
+)
+from rillm.sampling_params import RequestOutputKind, SamplingParams
 
 
 class GenerationClient(Protocol):
@@ -46,32 +53,6 @@ class GenerationClient(Protocol):
         """Stream one request's outputs; closing the generator aborts the request."""
 
 
-class ChoiceParser(Protocol):
-    """Tells what one choice's text means; `rillm.formats.machine.Machine` is one."""
-
-    @property
-    def is_reasoning(self) -> bool:
-        """Whether the text so far ends inside reasoning."""
-
-    def feed(self, text: str, token_ids: Sequence[int] = ()) -> list[StreamEvent]:
-        """Add text, and the tokens it came with; returns what has become certain."""
-
-    def finish(self, *, is_cut: bool = False) -> list[StreamEvent]:
-        """End the text; `is_cut` says that the model had more to say."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class OutputFormat:
-    """What the choices of one prompt are parsed with."""
-
-    new_parser: Callable[[], ChoiceParser]
-    """Makes a parser for each choice, set to where the prompt ends."""
-    stand_ins: Mapping[int, str] = field(default_factory=dict)
-    """Token ids to the text by which the parsers know them."""
-    encode_stop: Callable[[str], str] = str
-    """Puts stand-ins into a stop string."""
-
-
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Generation:
     """One prompt to continue, everything about it decided."""
@@ -85,14 +66,17 @@ class Generation:
     """Separates prefix cache entries: only requests of the same salt share blocks."""
     format: OutputFormat | None = None
     """None: all text is content."""
+    only_scores: bool = False
+    """Tell nothing of what follows the prompt: the engine cannot make less than a token."""
 
     def engine_params(self) -> SamplingParams:
         """The sampling params for the engine, which finds stop strings in its own text."""
         params = self.sampling_params
-        if self.format is None or not self.format.stand_ins or not params.stop:
+        if self.format is None:
             return params
-        stop = [self.format.encode_stop(each) for each in self.stop_strings]
-        return msgspec.structs.replace(params, stop=stop)
+        stop = [self.format.encode_stop(each) for each in self.stop_strings] or None
+        # A whole text at once does not say how many of its tokens were reasoning.
+        return msgspec.structs.replace(params, stop=stop, output_kind=RequestOutputKind.DELTA)
 
     @property
     def stop_strings(self) -> list[str]:
@@ -163,6 +147,7 @@ class _Choice:
     __slots__ = (
         "_num_begun",
         "_num_complete",
+        "_only_scores",
         "_parser",
         "_stop_strings",
         "finished",
@@ -173,11 +158,10 @@ class _Choice:
 
     def __init__(self, index: int, generation: Generation) -> None:
         self.index = index
-        self.num_tokens = 0
-        self.num_reasoning_tokens = 0
+        self.num_tokens = self.num_reasoning_tokens = 0
         self.finished = False
-        self._num_begun = 0
-        self._num_complete = 0
+        self._num_begun = self._num_complete = 0
+        self._only_scores = generation.only_scores
         format = generation.format
         self._parser = None if format is None else format.new_parser()
         self._stop_strings: dict[str, str] = {}
@@ -187,24 +171,32 @@ class _Choice:
     def advance(self, output: CompletionOutput) -> ChoiceDelta | None:
         if self.finished:
             return None
-        num_new = len(output.token_ids)
-        self.num_tokens += num_new
+        if self._only_scores:
+            output = _without_tokens(output)
+        self.num_tokens += len(output.token_ids)
         events: list[StreamEvent]
         if self._parser is None:
             events = [ContentDelta(output.text)] if output.text else []
         else:
-            was_reasoning = self._parser.is_reasoning
-            events = self._parser.feed(output.text, output.token_ids)
+            events = self._parse(self._parser, output)
             if output.finish_reason is None:
                 self._count_calls(events)
-            if was_reasoning or self._parser.is_reasoning:
-                self.num_reasoning_tokens += num_new
         if output.finish_reason is not None:
             if output.finish_reason == "error":
                 raise EngineGenerateError(f"the engine gave choice {self.index} up")
             self.finished = True
             self._finish(output.finish_reason, output.stop_reason, events)
         return ChoiceDelta(self.index, events, output.token_ids, output.logprobs)
+
+    def _parse(self, parser: ChoiceParser, output: CompletionOutput) -> list[StreamEvent]:
+        """Parse token by token, so that merged outputs count as many tokens of reasoning."""
+        events: list[StreamEvent] = []
+        for text, token_ids in output.pieces():
+            was_reasoning = parser.is_reasoning
+            events += parser.feed(text, token_ids)
+            if was_reasoning or parser.is_reasoning:
+                self.num_reasoning_tokens += len(token_ids)
+        return events
 
     def _finish(
         self, reason: str, stop_reason: int | str | None, events: list[StreamEvent]
@@ -225,6 +217,12 @@ class _Choice:
             self._num_complete += type(event) is ToolCallEnd
 
 
+def _without_tokens(output: CompletionOutput) -> CompletionOutput:
+    """An output of which only the end is told."""
+    reason = output.finish_reason and output.finish_reason.replace("stop", "length")
+    return CompletionOutput(output.index, "", [], finish_reason=reason)
+
+
 class EventStream:
     """The events of one call: every prompt, `n` choices of each. Read it once.
 
@@ -232,6 +230,7 @@ class EventStream:
         prompt_logprobs: for each prompt what the engine reported, None until it has.
         prompt_token_id_logprobs: as above, of the ids that the sampling params chose.
         kv_transfer_params: as above, for whoever continues from this prompt's cache.
+        metrics: as above, when things happened to it; complete at its end.
     """
 
     def __init__(self, client: GenerationClient, generations: Sequence[Generation]) -> None:
@@ -249,6 +248,7 @@ class EventStream:
         self.prompt_logprobs: list[PromptLogprobs | None] = [None] * len(generations)
         self.prompt_token_id_logprobs: list[list[list[float]] | None] = [None] * len(generations)
         self.kv_transfer_params: list[dict[str, Any] | None] = [None] * len(generations)
+        self.metrics: list[RequestStateStats | None] = [None] * len(generations)
 
     @property
     def num_choices(self) -> int:
@@ -333,6 +333,7 @@ class EventStream:
             self.prompt_logprobs[position] = output.prompt_logprobs
         if output.prompt_token_id_logprobs is not None:
             self.prompt_token_id_logprobs[position] = output.prompt_token_id_logprobs
+        self.metrics[position] = output.metrics
         if output.kv_transfer_params is not None:
             self.kv_transfer_params[position] = output.kv_transfer_params
         first = self._first_choice[position]

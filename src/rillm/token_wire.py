@@ -1,4 +1,4 @@
-"""The token endpoint's wire as a client sees it: a request's body, and its answers as deltas.
+"""The token endpoint's wire as its client sees it: a request's body, and answers as deltas.
 
 Source: `/inference/v1/generate` of vLLM 0.33, whose Python and Rust servers leave out different
 keys; what may be missing has a default here.
@@ -6,7 +6,10 @@ keys; what may be missing has a default here.
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, AsyncIterator, Iterator
+import base64
+import binascii
+import struct
+from collections.abc import AsyncGenerator, AsyncIterator, Collection, Iterator, Mapping, Sequence
 from typing import Any, Final, cast, get_args
 
 import msgspec
@@ -16,20 +19,24 @@ from rillm.errors import EngineGenerateError
 from rillm.input_processor import ProcessedRequest
 from rillm.sampling_params import SamplingParams
 
-_LOCAL_FIELDS: Final = frozenset(
+MAX_ID_LENGTH: Final = 128
+"""Longest name of a request that servers take, in characters."""
+
+_TEXT_FIELDS: Final = frozenset(
     {
         "stop",
         "include_stop_str_in_output",
-        "detokenize",
         "skip_special_tokens",
         "spaces_between_special_tokens",
-        "output_kind",
-        "flat_logprobs",
         "stream_interval",
     }
 )
-"""What concerns text and outputs, and so is done where the text is made."""
+"""What concerns text and outputs, and is done where the text is made."""
+_NEVER_SENT: Final = frozenset({"output_kind", "detokenize", "flat_logprobs"})
 _FINISH_REASONS: Final = frozenset(get_args(FinishReason))
+_DEFAULTS: Final = SamplingParams()
+_NUMPY_PREAMBLE: Final = 10
+"""Bytes of magic, version and header length."""
 
 
 class Candidate(msgspec.Struct):
@@ -41,7 +48,7 @@ class Candidate(msgspec.Struct):
 
 
 class Position(Candidate):
-    """A generated token's logprob and the alternatives."""
+    """A generated token's logprob and the alternatives, the token itself perhaps among them."""
 
     top_logprobs: list[Candidate] = []
 
@@ -65,12 +72,14 @@ class Choice(msgspec.Struct):
 class TokensDetails(msgspec.Struct):
     """Of the prompt."""
 
-    cached_tokens: int = 0
+    cached_tokens: int | None = None
 
 
-class Usage(msgspec.Struct):
+class TokenUsage(msgspec.Struct):
     """Counts so far."""
 
+    prompt_tokens: int = 0
+    completion_tokens: int | None = None
     prompt_tokens_details: TokensDetails | None = None
 
 
@@ -85,34 +94,58 @@ class Answer(msgspec.Struct):
     """A whole answer, or one chunk of a stream."""
 
     choices: list[Choice] = []
-    usage: Usage | None = None
+    request_id: str | None = None
+    created: int | None = None
+    usage: TokenUsage | None = None
     prompt_logprobs: list[dict[str, PromptCandidate] | None] | None = None
+    prompt_token_id_logprobs: str | None = None
+    """A float32 array in NumPy's file format, in base64."""
+    prompt_token_ids: list[int] | None = None
+    kv_transfer_params: dict[str, Any] | None = None
+    output_mode: str = "tokens"
     error: dict[str, Any] | None = None
 
 
 _decode_answer = msgspec.json.Decoder(Answer).decode
 
 
+def sampling_object(
+    params: SamplingParams, *, max_tokens: int, left_out: Collection[str] = ()
+) -> dict[str, Any]:
+    """Encode the `sampling_params` object: what differs from the defaults, and `max_tokens`.
+
+    Args:
+        params: checked.
+        max_tokens: always said, since a server takes its absence for the rest of the context.
+        left_out: fields to leave out.
+    """
+    sent = {
+        name: value
+        for name in SamplingParams.__struct_fields__
+        if name not in _NEVER_SENT
+        and name not in left_out
+        and (value := getattr(params, name)) != getattr(_DEFAULTS, name)
+    }
+    return sent | {"max_tokens": max_tokens}
+
+
 def generate_body(processed: ProcessedRequest, priority: int) -> dict[str, Any]:
     """The body of a request.
 
-    The seed is the one that was drawn here, and `max_tokens` is always said: an engine takes its
-    absence for a whole context.
+    What is drawn or looked up in the tokenizer's files is said: the seed, and all tokens that end
+    the output. An engine without a tokenizer may know fewer of those.
     """
-    request = processed.request
-    defaults = SamplingParams()
-    params = {
-        name: value
-        for name in SamplingParams.__struct_fields__
-        if name not in _LOCAL_FIELDS
-        and (value := getattr(processed.params, name)) != getattr(defaults, name)
-    }
-    params |= {"seed": request.params.seed, "max_tokens": request.params.max_tokens}
-    # Logprobs of the prompt are no part of a stream.
-    is_stream = processed.params.prompt_logprobs is None
+    request, params = processed.request, processed.params
+    sampling = sampling_object(params, max_tokens=request.params.max_tokens, left_out=_TEXT_FIELDS)
+    ends = request.params.stop_token_ids
+    if request.params.eos_token_id is not None:
+        ends = [*ends, request.params.eos_token_id]
+    sampling |= {"seed": request.params.seed, "stop_token_ids": ends}
+    # What is said of the prompt is no part of a stream.
+    is_stream = params.prompt_logprobs is None and params.prompt_logprob_token_ids is None
     body: dict[str, Any] = {
         "token_ids": request.prompt_token_ids,
-        "sampling_params": params,
+        "sampling_params": sampling,
         "stream": is_stream,
     }
     if is_stream:
@@ -124,86 +157,143 @@ def generate_body(processed: ProcessedRequest, priority: int) -> dict[str, Any]:
     return body
 
 
-async def read_stream(parts: AsyncIterator[bytes]) -> AsyncGenerator[Answer, None]:
-    """Decode server-sent events, cut anywhere.
+def read_answer(data: bytes) -> Answer:
+    """Decode a whole answer or the data of one event.
 
     Raises:
-        EngineGenerateError: the stream holds an error, or is malformed.
+        EngineGenerateError: it is malformed.
+    """
+    try:
+        return _decode_answer(data)
+    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+        raise EngineGenerateError(f"an engine's answer is malformed: {error}") from error
+
+
+async def read_stream(parts: AsyncIterator[bytes]) -> AsyncGenerator[Answer, None]:
+    """Decode server-sent events, cut anywhere, up to `[DONE]`.
+
+    What follows `[DONE]` is read and dropped, so that the connection can be used again.
+
+    Raises:
+        EngineGenerateError: an event is malformed.
     """
     rest = b""
+    is_done = False
     async for part in parts:
-        *events, rest = (rest + part).split(b"\n\n")
-        for event in events:
-            if not event.startswith(b"data:"):
+        *lines, rest = (rest + part).split(b"\n")
+        for line in lines:
+            # Lines that begin otherwise are comments, or empty.
+            if is_done or not line.startswith(b"data:"):
                 continue
-            data = event.removeprefix(b"data:").strip()
+            data = line[5:].strip()
             if data == b"[DONE]":
-                return
-            try:
-                answer = _decode_answer(data)
-            except msgspec.DecodeError as error:
-                raise EngineGenerateError(f"an engine's answer is malformed: {error}") from error
-            if answer.error is not None:
-                raise EngineGenerateError(str(answer.error.get("message")))
-            yield answer
+                is_done = True
+            else:
+                yield read_answer(data)
 
 
-def answer_deltas(answer: Answer) -> Iterator[TokenDelta]:
-    """What an answer says, as the engine core would have said it."""
-    prompt = _prompt_info(answer)
+def prompt_info(
+    answer: Answer,
+    prompt_token_ids: Sequence[int],
+    score_table: Sequence[Sequence[int]] | None = None,
+) -> PromptInfo | None:
+    """What an answer says about its prompt, as the engine core would have said it.
+
+    Args:
+        answer: whole, or a chunk.
+        prompt_token_ids: the prompt.
+        score_table: the ids whose scores were asked for at each position.
+
+    Raises:
+        EngineGenerateError: it does not fit the prompt.
+    """
+    details = None if answer.usage is None else answer.usage.prompt_tokens_details
+    num_cached = None if details is None else details.cached_tokens
+    positions = answer.prompt_logprobs
+    has_scores = score_table is not None and answer.prompt_token_id_logprobs is not None
+    if num_cached is None and positions is None and not has_scores:
+        return None
+    info = PromptInfo(num_cached or 0)
+    if positions is not None:
+        if len(positions) != len(prompt_token_ids):
+            raise EngineGenerateError(f"an engine reported {len(positions)} prompt logprobs")
+        pairs = zip(prompt_token_ids[1:], positions[1:], strict=True)
+        info.logprobs = [_prompt_logprobs(token_id, each or {}) for token_id, each in pairs]
+    if score_table is not None and answer.prompt_token_id_logprobs is not None:
+        info.token_id_logprobs = _scores(score_table, answer.prompt_token_id_logprobs)
+    return info
+
+
+def choice_deltas(answer: Answer) -> Iterator[TokenDelta]:
+    """What an answer adds to its choices, as the engine core would have said it.
+
+    Stop strings that were found there are not told: whoever makes the text finds them again.
+
+    Raises:
+        EngineGenerateError: a choice failed, or is malformed.
+    """
     for choice in answer.choices:
+        token_ids = choice.token_ids or []
         finish = choice.finish_reason
-        if finish is not None and finish not in _FINISH_REASONS:
+        if finish is not None and (finish not in _FINISH_REASONS or finish == "error"):
             raise EngineGenerateError(f"an engine ended a choice with {finish!r}")
         logprobs = None
         if choice.logprobs is not None:
             logprobs = [_token_logprobs(each) for each in choice.logprobs.content]
+            if len(logprobs) != len(token_ids):
+                raise EngineGenerateError(
+                    f"an engine reported {len(logprobs)} logprobs for {len(token_ids)} tokens"
+                )
         stop_reason = choice.stop_reason
         yield TokenDelta(
             request_id=0,
             choice=choice.index,
-            token_ids=choice.token_ids or [],
+            token_ids=token_ids,
             finish_reason=cast("FinishReason | None", finish),
             stop_token_id=stop_reason if isinstance(stop_reason, int) else None,
             logprobs=logprobs,
-            prompt=prompt,
         )
 
 
-def _prompt_info(answer: Answer) -> PromptInfo | None:
-    details = None if answer.usage is None else answer.usage.prompt_tokens_details
-    positions = answer.prompt_logprobs
-    if details is None and positions is None:
-        return None
-    logprobs = None
-    if positions is not None:
-        logprobs = [_prompt_logprobs(each) for each in positions if each is not None]
-    return PromptInfo(0 if details is None else details.cached_tokens, logprobs)
-
-
 def _token_logprobs(position: Position) -> TokenLogprobs:
-    """Token first, then the best ones in order, which may hold the token again."""
-    best = sorted(
-        {each.token_id: each for each in (*position.top_logprobs, position)}.values(),
-        key=lambda each: each.rank or 0,
-    )
-    if position.rank is None or len(best) < position.rank:
-        best = [each for each in best if each.token_id != position.token_id]
-    ordered = [position, *best]
+    others = [each for each in position.top_logprobs if each.token_id != position.token_id]
+    return _ranked(position, others)
+
+
+def _prompt_logprobs(token_id: int, position: Mapping[str, PromptCandidate]) -> TokenLogprobs:
+    found = {name: Candidate(int(name), each.logprob, each.rank) for name, each in position.items()}
+    own = found.pop(str(token_id), None)
+    if own is None:
+        raise EngineGenerateError(f"an engine reported no logprob for prompt token {token_id}")
+    return _ranked(own, list(found.values()))
+
+
+def _ranked(own: Candidate, others: Sequence[Candidate]) -> TokenLogprobs:
+    """The token first, then the best ones in the order of their ranks.
+
+    A place among those that no other token has is the token's own.
+    """
+    by_rank = {each.rank: each for each in others}
+    lowest = max((each.rank or 0 for each in others), default=0)
+    best = list(others)
+    if None not in by_rank and len(by_rank) == len(others) and lowest <= len(others) + 1:
+        best = [by_rank.get(rank, own) for rank in range(1, lowest + 1)]
+    ordered = [own, *best]
     return TokenLogprobs(
-        [each.token_id for each in ordered],
-        [each.logprob for each in ordered],
-        position.rank or 0,
+        [each.token_id for each in ordered], [each.logprob for each in ordered], own.rank or 0
     )
 
 
-def _prompt_logprobs(position: dict[str, PromptCandidate]) -> TokenLogprobs:
-    items = list(position.items())
-    token, own = items[0]
-    best = sorted(items, key=lambda item: item[1].rank or 0)
-    if own.rank is None or len(best) < own.rank:
-        best = best[1:] if best[0][0] == token else [item for item in best if item[0] != token]
-    ordered = [(token, own), *best]
-    return TokenLogprobs(
-        [int(name) for name, _ in ordered], [each.logprob for _, each in ordered], own.rank or 0
-    )
+def _scores(table: Sequence[Sequence[int]], encoded: str) -> list[list[float]]:
+    """Read an array [positions, longest row] of scores; ids of -1 have none."""
+    width = max(map(len, table), default=0)
+    try:
+        data = base64.b64decode(encoded, validate=True)
+        (header_size,) = struct.unpack_from("<H", data, _NUMPY_PREAMBLE - 2)
+        values = struct.unpack_from(f"<{len(table) * width}f", data, _NUMPY_PREAMBLE + header_size)
+    except (binascii.Error, struct.error) as error:
+        raise EngineGenerateError(f"an engine's scores are malformed: {error}") from error
+    return [
+        [values[i * width + j] for j, token_id in enumerate(ids) if token_id >= 0]
+        for i, ids in enumerate(table)
+    ]

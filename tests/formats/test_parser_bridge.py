@@ -11,13 +11,13 @@ from typing import Any
 import pytest
 from formats.folding import Answer, fold, numbered_id
 
+from rillm.choice_parser import ChoiceParser
 from rillm.errors import ConfigError
 from rillm.formats.description import Format, Reasoning
 from rillm.formats.machine import Machine
 from rillm.formats.registry import tool_formats
 from rillm.parsers.bridge import ParserBridge
 from rillm.parsers.plugin import ParserPlugin, PluginTokenizer, load_plugin
-from rillm.streams import ChoiceParser
 
 PLUGINS = Path(__file__).parent / "plugins"
 CALL = '<call:tide>{"port": "Brest", "é": [1]}</call>'

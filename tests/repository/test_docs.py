@@ -43,5 +43,6 @@ def test_version_is_the_same_everywhere() -> None:
     assert f'__version__ = "{project["version"]}"' in source
 
 
-def test_the_table_of_formats_is_up_to_date() -> None:
-    subprocess.run([sys.executable, ROOT / "docs" / "make_formats.py", "--check"], check=True)
+@pytest.mark.parametrize("script", ["make_formats.py", "make_http.py"])
+def test_tables_are_up_to_date(script: str) -> None:
+    subprocess.run([sys.executable, ROOT / "docs" / script, "--check"], check=True)

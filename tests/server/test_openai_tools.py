@@ -87,6 +87,22 @@ def test_reasoning_goes_before_a_call(client: OpenAI) -> None:
     assert json.loads(streamed["calls"][0]["arguments"]) == {"city": "Oslo"}
 
 
+def test_reasoning_is_counted_alike_streamed_and_whole(client: OpenAI) -> None:
+    options: dict[str, Any] = {**REQUEST, "extra_body": THINK}
+    whole = client.chat.completions.create(**options).usage
+    stream = client.chat.completions.create(
+        **options, stream=True, stream_options={"include_usage": True}
+    )
+    streamed = list(stream)[-1].usage
+
+    assert whole is not None
+    assert streamed is not None
+    details = (whole.completion_tokens_details, streamed.completion_tokens_details)
+    counts = [each.reasoning_tokens for each in details if each is not None]
+    assert counts[0] == counts[1]
+    assert 0 < (counts[0] or 0) < whole.completion_tokens
+
+
 def test_four_choices_keep_their_calls_apart(client: OpenAI) -> None:
     options = REQUEST | {"temperature": 1, "seed": 5, "n": 4}
 

@@ -113,7 +113,7 @@ def test_a_prompt_that_leaves_no_room_for_a_token_is_a_context_length_error(
         ContextLengthError, match=rf"{length} tokens.*maximum.* 20 tokens"
     ) as caught:
         processed(inputs, [1] * length)
-    assert caught.value.param == "prompt"
+    assert caught.value.param == "input_tokens"
     assert processed(inputs, [1] * 19, max_tokens=None).params.max_tokens == 1
 
 

@@ -21,15 +21,17 @@ from huggingface_hub.errors import (
 from rillm.errors import ConfigError
 
 # Only what rillm reads: repositories often hold the same weights again in other formats.
-_PATTERNS = ["*.json", "model*.safetensors", "*.jinja", "tokenizer.model"]
+_PATTERNS = ["*.json", "*.jinja", "tokenizer.model"]
+_WEIGHTS = ["model*.safetensors"]
 
 
-def resolve_model(model: str, revision: str | None = None) -> Path:
+def resolve_model(model: str, revision: str | None = None, *, has_weights: bool = True) -> Path:
     """Find the directory of a model, downloading it if need be.
 
     Args:
         model: path of a directory, or an id on the hub such as `Qwen/Qwen3-0.6B`.
         revision: branch, tag or commit on the hub; None means its default branch.
+        has_weights: False downloads only what is needed to make prompts and to read answers.
 
     Returns:
         A directory that holds the model's files.
@@ -45,9 +47,10 @@ def resolve_model(model: str, revision: str | None = None) -> Path:
         return directory
     if not _could_be_hub_id(model):
         raise ConfigError(f"model directory {model!r} does not exist")
+    patterns = [*_PATTERNS, *_WEIGHTS] if has_weights else _PATTERNS
     try:
         return Path(
-            huggingface_hub.snapshot_download(model, revision=revision, allow_patterns=_PATTERNS)
+            huggingface_hub.snapshot_download(model, revision=revision, allow_patterns=patterns)
         )
     except GatedRepoError as error:
         raise ConfigError(

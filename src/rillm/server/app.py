@@ -15,6 +15,8 @@ from rillm.output_formats import OutputFormats
 from rillm.server.auth import ApiKeys
 from rillm.server.chat import ChatCompletions
 from rillm.server.completions import Completions
+from rillm.server.context import TextContext
+from rillm.server.derender import Derender
 from rillm.server.errors import HANDLED, error_response
 from rillm.server.generate import Generate
 from rillm.server.health import Health
@@ -24,7 +26,9 @@ from rillm.server.observed import ObservedApp, ObservedEngine
 from rillm.server.openapi import Documentation
 from rillm.server.options import HttpOptions
 from rillm.server.prometheus import MetricsRoute
+from rillm.server.render import Render
 from rillm.server.serving_engine import ServingEngine
+from rillm.server.tokenize import Tokenize
 
 
 def create_app(
@@ -67,7 +71,7 @@ def create_app(
     health = Health(engine, lambda: outermost.num_live)
     shown = MetricsRoute(metrics, engine, model.names[0], has_aliases=options.metrics_aliases)
     routes = [
-        *([] if tokens_only else _text_routes(engine, model, formats, reasoning_fields)),
+        *([] if tokens_only else _text_routes(engine, model, formats, reasoning_fields, options)),
         Route("/inference/v1/generate", generate.create, methods=["POST"]),
         Route("/inference/v1/abort_requests", generate.abort, methods=["POST"]),
         Route("/v1/models", model.list_models),
@@ -97,15 +101,36 @@ def _text_routes(
     model: ServedModel,
     formats: OutputFormats | None,
     reasoning_fields: tuple[str, ...],
+    options: HttpOptions,
 ) -> list[Route]:
     """What needs a tokenizer."""
-    fingerprint = f"rillm-{__version__}"
-    chat = ChatCompletions(engine, model, fingerprint, formats, reasoning_fields)
-    completions = Completions(engine, model, fingerprint)
-    return [
+    context = TextContext(
+        engine=engine,
+        tokenizer=engine.get_tokenizer(),
+        model=model,
+        fingerprint=f"rillm-{__version__}",
+        formats=formats,
+        reasoning_fields=reasoning_fields,
+        has_metrics=options.enable_per_request_metrics,
+    )
+    chat = ChatCompletions(context)
+    completions = Completions(context)
+    render = Render(context)
+    derender = Derender(context)
+    tokenize = Tokenize(context)
+    routes = [
         Route("/v1/chat/completions", chat.create, methods=["POST"]),
         Route("/v1/completions", completions.create, methods=["POST"]),
+        Route("/v1/chat/completions/render", render.render_chat, methods=["POST"]),
+        Route("/v1/completions/render", render.render_completion, methods=["POST"]),
+        Route("/v1/chat/completions/derender", derender.derender_chat, methods=["POST"]),
+        Route("/v1/completions/derender", derender.derender_completion, methods=["POST"]),
+        Route("/tokenize", tokenize.tokenize, methods=["POST"]),
+        Route("/detokenize", tokenize.detokenize, methods=["POST"]),
     ]
+    if options.enable_tokenizer_info_endpoint:
+        routes.append(Route("/tokenizer_info", tokenize.get_info))
+    return routes
 
 
 def _middleware(options: HttpOptions) -> list[Middleware]:

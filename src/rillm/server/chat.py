@@ -2,23 +2,20 @@
 
 from __future__ import annotations
 
-import asyncio
 import functools
 import time
-from collections.abc import AsyncGenerator
-from contextlib import aclosing
-from typing import Any
+from dataclasses import dataclass
 
 import msgspec
 from starlette.requests import Request
 from starlette.responses import Response
 
 from rillm.errors import InvalidRequestError
-from rillm.output_formats import OutputFormats, ToolOptions
+from rillm.output_formats import ToolOptions
 from rillm.server.chat_chunks import ChatAnswer, ChatChunkEncoder, chat_completion
-from rillm.server.models import ServedModel
+from rillm.server.context import TextContext, answer_stream, answer_whole, off_loop
+from rillm.server.limits import check_alternatives, check_max_tokens, truncated
 from rillm.server.protocol import (
-    INLINE_BODY_BYTES,
     ChatCompletionRequest,
     StreamOptions,
     decode_body,
@@ -28,7 +25,7 @@ from rillm.server.protocol import (
 )
 from rillm.server.sampling import sampling_params
 from rillm.server.serving_engine import ServingEngine
-from rillm.server.sse import EventStreamResponse, json_response, until_disconnect
+from rillm.server.template_fields import echoed_text, template_variables
 from rillm.server.tools import check_reads_calls, read_tools
 from rillm.streams import EventStream, Generation
 from rillm.text.tokenizer import Tokenizer
@@ -52,20 +49,8 @@ _TEMPLATE_ARGUMENTS = frozenset(
 class ChatCompletions:
     """The route, for one model."""
 
-    def __init__(
-        self,
-        engine: ServingEngine,
-        model: ServedModel,
-        fingerprint: str,
-        formats: OutputFormats | None,
-        reasoning_fields: tuple[str, ...],
-    ) -> None:
-        self._engine = engine
-        self._formats = formats
-        self._reasoning_fields = reasoning_fields
-        self._tokenizer = engine.get_tokenizer()
-        self._model = model
-        self._fingerprint = fingerprint
+    def __init__(self, context: TextContext) -> None:
+        self._context = context
         self._decoder = msgspec.json.Decoder(ChatCompletionRequest)
 
     async def create(self, http: Request) -> Response:
@@ -74,62 +59,119 @@ class ChatCompletions:
         Raises:
             RillmError: the request is refused, or generation failed before its first output.
         """
-        body = await read_body(http)
-        request = decode_body(body, self._decoder)
-        model = self._model.resolve(request.model)
-        request_id = request_id_of(http, request)
-        _check_fields(request)
-        tools = read_tools(request)
-        check_reads_calls(tools, self._formats)
-        params = sampling_params(
-            request,
-            self._engine.generation_config,
-            max_tokens=_max_tokens(request, self._engine.generation_config.max_new_tokens),
-            logprobs=(request.top_logprobs or 0) if request.logprobs else None,
-        )
-        render = functools.partial(_prompt_token_ids, request, tools, self._tokenizer)
-        token_ids = await asyncio.to_thread(render) if len(body) > INLINE_BODY_BYTES else render()
-        generation = Generation(
-            prompt_token_ids=token_ids,
-            sampling_params=params,
-            request_id=engine_request_id(request_id),
-            priority=request.priority or 0,
-            cache_salt=request.cache_salt,
-            format=None if self._formats is None else self._formats.for_prompt(token_ids, tools),
-        )
-        stream = EventStream(self._engine, [generation])
-        answer = self._answer(request, request_id, model)
-        if request.stream:
-            return EventStreamResponse(self._chunks(stream, answer), request_id)
-        results = await until_disconnect(http.receive, stream.collect())
-        return json_response(chat_completion(answer, stream, results, self._tokenizer), request_id)
-
-    def _answer(self, request: ChatCompletionRequest, request_id: str, model: str) -> ChatAnswer:
-        options = request.stream_options or StreamOptions()
-        role = "assistant" if _opens_answer(request) else str(request.messages[-1]["role"])
-        return ChatAnswer(
-            id=f"chatcmpl-{request_id}",
+        context = self._context
+        call = await read_chat_call(http, context, self._decoder)
+        stream = EventStream(context.engine, [call.generation])
+        answer = chat_answer(
+            call.request,
+            context,
+            id=f"chatcmpl-{call.request_id}",
             created=int(time.time()),
-            model=model,
-            system_fingerprint=self._fingerprint,
-            role=role,
-            top_logprobs=(request.top_logprobs or 0) if request.logprobs else None,
-            return_token_ids=bool(request.return_token_ids),
-            include_usage=options.include_usage,
-            continuous_usage=options.include_usage and options.continuous_usage_stats,
-            reasoning_fields=() if request.include_reasoning is False else self._reasoning_fields,
+            model=call.model,
+        )
+        tokenizer = context.tokenizer
+        if call.request.stream:
+            encoder = ChatChunkEncoder(answer, stream, tokenizer)
+            return answer_stream(stream, encoder, call.request_id)
+        return await answer_whole(
+            http,
+            stream,
+            lambda results: chat_completion(answer, stream, results, tokenizer),
+            call.request_id,
         )
 
-    async def _chunks(self, stream: EventStream, answer: ChatAnswer) -> AsyncGenerator[bytes, None]:
-        encoder = ChatChunkEncoder(answer, stream, self._tokenizer)
-        async with aclosing(stream.deltas()) as batches:
-            async for deltas in batches:
-                if chunks := encoder.encode(deltas):
-                    yield chunks
-        yield encoder.end()
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ChatCall:
+    """A chat request that has passed all checks which need no engine."""
+
+    request: ChatCompletionRequest
+    request_id: str
+    """The caller's name for it, or a random one."""
+    model: str
+    """The name to answer with."""
+    generation: Generation
 
 
-def _check_fields(request: ChatCompletionRequest) -> None:
+async def read_chat_call(
+    http: Request, context: TextContext, decoder: msgspec.json.Decoder[ChatCompletionRequest]
+) -> ChatCall:
+    """Read, check and render a request: what its conversation is to the engine.
+
+    Raises:
+        RequestError: the request is refused.
+    """
+    body = await read_body(http)
+    request = decode_body(body, decoder)
+    model = context.model.resolve(request.model)
+    request_id = request_id_of(http, request)
+    check_conversation(request)
+    _check_logprobs(request)
+    tools = read_tools(request)
+    check_reads_calls(tools, context.formats)
+    engine = context.engine
+    check_alternatives("top_logprobs", request.top_logprobs, engine)
+    params = sampling_params(
+        request,
+        engine.generation_config,
+        max_tokens=_max_tokens(request, engine),
+        logprobs=(request.top_logprobs or 0) if request.logprobs else None,
+        prompt_logprobs=request.prompt_logprobs,
+    )
+    render = functools.partial(prompt_token_ids, request, tools, context.tokenizer)
+    whole = await off_loop(len(body), render)
+    token_ids = truncated(whole, request, params.max_tokens, engine.max_model_len)
+    formats = context.formats
+    generation = Generation(
+        prompt_token_ids=token_ids,
+        sampling_params=params,
+        request_id=engine_request_id(request_id),
+        priority=request.priority or 0,
+        cache_salt=request.cache_salt,
+        format=None if formats is None else formats.for_prompt(token_ids, tools),
+    )
+    return ChatCall(request=request, request_id=request_id, model=model, generation=generation)
+
+
+def chat_answer(
+    request: ChatCompletionRequest, context: TextContext, *, id: str, created: int, model: str
+) -> ChatAnswer:
+    """What is constant over the answer to a request.
+
+    Args:
+        request: checked.
+        context: the model's.
+        id: of the answer.
+        created: seconds since the epoch.
+        model: the name to answer with.
+    """
+    options = request.stream_options or StreamOptions()
+    role = "assistant" if opens_answer(request) else str(request.messages[-1]["role"])
+    return ChatAnswer(
+        id=id,
+        created=created,
+        model=model,
+        system_fingerprint=context.fingerprint,
+        role=role,
+        echo=echoed_text(request, role),
+        top_logprobs=_listed_logprobs(request),
+        tokens_as_ids=bool(request.return_tokens_as_token_ids),
+        return_token_ids=bool(request.return_token_ids),
+        return_prompt_text=bool(request.return_prompt_text),
+        has_metrics=context.has_metrics or bool(request.return_metrics),
+        shows_tokens=request.include_reasoning is not False,
+        include_usage=options.include_usage,
+        continuous_usage=options.include_usage and options.continuous_usage_stats,
+        reasoning_fields=() if request.include_reasoning is False else context.reasoning_fields,
+    )
+
+
+def check_conversation(request: ChatCompletionRequest) -> None:
+    """Check what is to be rendered.
+
+    Raises:
+        InvalidRequestError: a field is not acceptable; `param` names it.
+    """
     if not request.messages:
         raise InvalidRequestError(
             "messages is empty, must hold at least one message", param="messages"
@@ -146,16 +188,6 @@ def _check_fields(request: ChatCompletionRequest) -> None:
             "continue_final_message is true, must be false when add_generation_prompt is true",
             param="continue_final_message",
         )
-    if request.top_logprobs and not request.logprobs:
-        raise InvalidRequestError(
-            f"top_logprobs is {request.top_logprobs}, must be absent unless logprobs is true",
-            param="top_logprobs",
-        )
-    if request.top_logprobs is not None and request.top_logprobs < -1:
-        raise InvalidRequestError(
-            f"top_logprobs is {request.top_logprobs}, must be at least 0, or -1 for all",
-            param="top_logprobs",
-        )
     reserved = _TEMPLATE_ARGUMENTS.intersection(request.chat_template_kwargs or ())
     if reserved:
         raise InvalidRequestError(
@@ -164,31 +196,53 @@ def _check_fields(request: ChatCompletionRequest) -> None:
         )
 
 
-def _opens_answer(request: ChatCompletionRequest) -> bool:
+def _check_logprobs(request: ChatCompletionRequest) -> None:
+    if request.top_logprobs and not request.logprobs:
+        raise InvalidRequestError(
+            f"top_logprobs is {request.top_logprobs}, must be absent unless logprobs is true",
+            param="top_logprobs",
+        )
+
+
+def opens_answer(request: ChatCompletionRequest) -> bool:
+    """Whether the prompt ends with the header of an assistant's message."""
     if request.add_generation_prompt is None:
         return not request.continue_final_message
     return request.add_generation_prompt
 
 
-def _max_tokens(request: ChatCompletionRequest, default: int | None) -> int | None:
-    if request.max_completion_tokens is None:
-        return default if request.max_tokens is None else request.max_tokens
-    if request.max_completion_tokens < 1:
-        raise InvalidRequestError(
-            f"max_completion_tokens is {request.max_completion_tokens}, must be at least 1",
-            param="max_completion_tokens",
-        )
-    return request.max_completion_tokens
+def _listed_logprobs(request: ChatCompletionRequest) -> int | None:
+    if not request.logprobs:
+        return None
+    return -1 if request.logprob_token_ids is not None else request.top_logprobs or 0
 
 
-def _prompt_token_ids(
+def _max_tokens(request: ChatCompletionRequest, engine: ServingEngine) -> int | None:
+    for name in ("max_completion_tokens", "max_tokens"):
+        value: int | None = getattr(request, name)
+        if value is not None:
+            check_max_tokens(name, value, engine)
+            return value
+    return engine.generation_config.max_new_tokens
+
+
+def prompt_token_ids(
     request: ChatCompletionRequest, tools: ToolOptions | None, tokenizer: Tokenizer
 ) -> list[int]:
-    variables: dict[str, Any] = request.chat_template_kwargs or {}
+    """Render a conversation.
+
+    Args:
+        request: checked.
+        tools: what it says about tools.
+        tokenizer: the model's, with its chat template.
+
+    Raises:
+        InvalidRequestError: a message is malformed, or the template refuses it.
+    """
     return tokenizer.encode_chat(
         request.messages,
         tools=None if tools is None else tools.tools,
-        add_generation_prompt=_opens_answer(request),
+        add_generation_prompt=opens_answer(request),
         continue_final_message=request.continue_final_message,
-        **variables,
+        **template_variables(request),
     )

@@ -26,9 +26,9 @@ from rillm.formats.events import (
     ToolCallEnd,
 )
 from rillm.outputs import LogprobsDict
-from rillm.server.logprobs import TokenVocabulary, chat_logprobs
+from rillm.server.logprobs import TokenVocabulary, chat_logprobs, prompt_logprobs_object
 from rillm.server.sse import DONE
-from rillm.server.usage import usage_object
+from rillm.server.usage import timing_object, usage_object
 from rillm.streams import ChoiceDelta, ChoiceResult, EventStream
 
 _encode = msgspec.json.encode
@@ -48,9 +48,18 @@ class ChatAnswer:
     model: str
     system_fingerprint: str
     role: str = "assistant"
+    echo: str = ""
+    """Text that every choice begins with."""
     top_logprobs: int | None = None
     """None: no logprobs."""
     return_token_ids: bool = False
+    tokens_as_ids: bool = False
+    """Logprobs name tokens by their ids."""
+    return_prompt_text: bool = False
+    has_metrics: bool = False
+    """The end says how long things took."""
+    shows_tokens: bool = True
+    """False: neither generated token ids nor logprobs."""
     include_usage: bool = False
     """A stream ends with a usage chunk."""
     continuous_usage: bool = False
@@ -62,9 +71,18 @@ class ChatAnswer:
         self, positions: Sequence[LogprobsDict] | None, vocabulary: TokenVocabulary
     ) -> dict[str, Any] | None:
         """The `logprobs` value of some tokens."""
-        if self.top_logprobs is None or positions is None:
+        if self.top_logprobs is None or positions is None or not self.shows_tokens:
             return None
-        return chat_logprobs(positions, self.top_logprobs, vocabulary)
+        return chat_logprobs(positions, self.top_logprobs, vocabulary, as_ids=self.tokens_as_ids)
+
+    @property
+    def tells_token_ids(self) -> bool:
+        """Whether generated token ids are told."""
+        return self.return_token_ids and self.shows_tokens
+
+    def metrics(self, stream: EventStream) -> dict[str, Any]:
+        """The `metrics` of a chunk that ends an answer: none at all where not asked for."""
+        return {"metrics": timing_object(stream)} if self.has_metrics else {}
 
 
 class ChatChunkEncoder:
@@ -88,7 +106,9 @@ class ChatChunkEncoder:
             self._head + b'"choices":[{"index":%d,"delta":' % index
             for index in range(stream.num_choices)
         ]
-        self._has_tokens = answer.top_logprobs is not None or answer.return_token_ids
+        self._has_tokens = answer.shows_tokens and (
+            answer.top_logprobs is not None or answer.return_token_ids
+        )
         self._is_plain = not (self._has_tokens or answer.continuous_usage)
 
     def encode(self, deltas: Sequence[ChoiceDelta]) -> bytes:
@@ -96,7 +116,10 @@ class ChatChunkEncoder:
         chunks: list[bytes] = []
         if not self._began:
             self._began = True
-            chunks += [self._role_chunk(index) for index in range(self._stream.num_choices)]
+            indices = range(self._stream.num_choices)
+            chunks += [self._role_chunk(index) for index in indices]
+            if self._answer.echo:
+                chunks += [self._echo_chunk(index) for index in indices]
         for delta in deltas:
             self._add_chunks(delta, chunks)
         return b"".join(chunks)
@@ -109,6 +132,7 @@ class ChatChunkEncoder:
             "choices": [],
             "usage": usage_object(self._stream.usage()),
             "system_fingerprint": self._answer.system_fingerprint,
+            **self._answer.metrics(self._stream),
         }
         return self._chunk(tail) + DONE
 
@@ -156,9 +180,20 @@ class ChatChunkEncoder:
                 "prompt_token_ids": (
                     generation.prompt_token_ids if self._answer.return_token_ids else None
                 ),
-                "prompt_text": None,
+                "prompt_text": _prompt_text(self._answer, self._stream, self._vocabulary),
             }
         )
+
+    def _echo_chunk(self, index: int) -> bytes:
+        choice = {
+            "index": index,
+            "delta": {"content": self._answer.echo},
+            "logprobs": None,
+            "finish_reason": None,
+            "token_ids": None,
+        }
+        usage = self._usage_so_far(index, is_role=True)
+        return self._chunk({"choices": [choice], **usage, "kv_transfer_params": None})
 
     def _delta_chunk(self, index: int, delta: dict[str, Any], tokens: ChoiceDelta | None) -> bytes:
         logprobs, token_ids = self._tokens(tokens)
@@ -187,15 +222,16 @@ class ChatChunkEncoder:
         chunk = {"choices": [choice], **self._usage_so_far(index)}
         if not self._answer.include_usage:
             chunk["system_fingerprint"] = self._answer.system_fingerprint
+            chunk |= self._answer.metrics(self._stream)
         return self._chunk(chunk | {"kv_transfer_params": None})
 
     def _tokens(self, delta: ChoiceDelta | None) -> tuple[dict[str, Any] | None, list[int] | None]:
         """The `logprobs` and `token_ids` of a chunk that carries the tokens of `delta`."""
         if delta is None:
-            return None, [] if self._answer.return_token_ids else None
+            return None, [] if self._answer.tells_token_ids else None
         return (
             self._answer.logprobs(delta.logprobs, self._vocabulary),
-            delta.token_ids if self._answer.return_token_ids else None,
+            delta.token_ids if self._answer.tells_token_ids else None,
         )
 
     def _usage_so_far(self, index: int, is_role: bool = False) -> dict[str, Any]:
@@ -208,6 +244,15 @@ class ChatChunkEncoder:
 
     def _chunk(self, rest: dict[str, Any]) -> bytes:
         return self._head + _encode(rest)[1:] + b"\n\n"
+
+
+def _prompt_text(
+    answer: ChatAnswer, stream: EventStream, vocabulary: TokenVocabulary
+) -> str | None:
+    if not answer.return_prompt_text:
+        return None
+    prompt_token_ids = stream.generation_of(0).prompt_token_ids
+    return b"".join(map(vocabulary.token_bytes, prompt_token_ids)).decode(errors="replace")
 
 
 def delta_object(event: StreamEvent, reasoning_fields: Sequence[str]) -> dict[str, Any]:
@@ -246,12 +291,12 @@ def chat_completion(
             "service_tier": None,
             "system_fingerprint": answer.system_fingerprint,
             "usage": usage_object(stream.usage()),
-            "prompt_logprobs": None,
+            "prompt_logprobs": prompt_logprobs_object(stream.prompt_logprobs[0]),
             "prompt_token_ids": prompt_token_ids if answer.return_token_ids else None,
-            "prompt_text": None,
+            "prompt_text": _prompt_text(answer, stream, vocabulary),
             "kv_transfer_params": None,
             "ec_transfer_params": None,
-            "metrics": None,
+            "metrics": timing_object(stream) if answer.has_metrics else None,
         }
     )
 
@@ -261,11 +306,15 @@ def _whole_choice(
 ) -> dict[str, Any]:
     return {
         "index": result.index,
-        "message": message_object(result, answer.role, answer.reasoning_fields),
+        "message": message_object(
+            replace(result, content=answer.echo + result.content) if answer.echo else result,
+            answer.role,
+            answer.reasoning_fields,
+        ),
         "logprobs": answer.logprobs(result.logprobs, vocabulary),
         "finish_reason": result.finish.reason,
         "stop_reason": result.finish.stop_reason,
-        "token_ids": result.token_ids if answer.return_token_ids else None,
+        "token_ids": result.token_ids if answer.tells_token_ids else None,
         "routed_experts": None,
         "weight_versions": None,
     }

@@ -13,9 +13,13 @@ import msgspec
 
 from rillm.formats.events import ContentDelta, Finish
 from rillm.outputs import LogprobsDict
-from rillm.server.logprobs import CompletionLogprobs, TokenVocabulary
+from rillm.server.logprobs import (
+    CompletionLogprobs,
+    TokenVocabulary,
+    prompt_logprobs_object,
+)
 from rillm.server.sse import DONE
-from rillm.server.usage import usage_object
+from rillm.server.usage import timing_object, usage_object
 from rillm.streams import ChoiceDelta, ChoiceResult, EventStream
 
 _encode = msgspec.json.encode
@@ -39,6 +43,11 @@ class CompletionAnswer:
     """The text of each prompt, to be repeated before its choices; None: not repeated."""
     has_logprobs: bool = False
     return_token_ids: bool = False
+    tokens_as_ids: bool = False
+    """Logprobs name tokens by their ids."""
+    return_prompt_logprobs: bool = False
+    has_metrics: bool = False
+    """The end says how long things took."""
     include_usage: bool = False
     """A stream ends with a usage chunk."""
     continuous_usage: bool = False
@@ -49,6 +58,10 @@ class CompletionAnswer:
         if self.echo is None:
             return ""
         return self.echo[stream.prompt_position(index)]
+
+    def metrics(self, stream: EventStream) -> dict[str, Any]:
+        """The `metrics` of a chunk that ends an answer: none at all where not asked for."""
+        return {"metrics": timing_object(stream)} if self.has_metrics else {}
 
 
 class _ChoiceText:
@@ -64,7 +77,7 @@ class _ChoiceText:
         self._answer = answer
         self._stream = stream
         self._index = index
-        self._logprobs = CompletionLogprobs(vocabulary)
+        self._logprobs = CompletionLogprobs(vocabulary, as_ids=answer.tokens_as_ids)
         self.began = False
 
     def begin(self) -> str:
@@ -123,6 +136,7 @@ class CompletionChunkEncoder:
             "choices": [],
             "usage": usage_object(self._stream.usage()),
             "system_fingerprint": self._answer.system_fingerprint,
+            **self._answer.metrics(self._stream),
         }
         return self._head + _encode(tail)[1:] + b"\n\n" + DONE
 
@@ -164,6 +178,7 @@ class CompletionChunkEncoder:
             chunk["usage"] = usage_object(stream.usage_of(index))
         if finish is not None and not answer.include_usage:
             chunk["system_fingerprint"] = answer.system_fingerprint
+            chunk |= answer.metrics(stream)
         return self._head + _encode(chunk | {"kv_transfer_params": None})[1:] + b"\n\n"
 
 
@@ -186,7 +201,7 @@ def completion(
             "usage": usage_object(stream.usage()),
             "kv_transfer_params": None,
             "ec_transfer_params": None,
-            "metrics": None,
+            "metrics": timing_object(stream) if answer.has_metrics else None,
         }
     )
 
@@ -206,7 +221,11 @@ def _whole_choice(
         "finish_reason": result.finish.reason,
         "stop_reason": result.finish.stop_reason,
         "token_ids": result.token_ids if answer.return_token_ids else None,
-        "prompt_logprobs": None,
+        "prompt_logprobs": (
+            prompt_logprobs_object(stream.prompt_logprobs_of(result.index))
+            if answer.return_prompt_logprobs
+            else None
+        ),
         "prompt_token_ids": prompt_token_ids if answer.return_token_ids else None,
         "routed_experts": None,
         "weight_versions": None,

@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import asyncio
 import functools
 import time
-from collections.abc import AsyncGenerator
-from contextlib import aclosing
+from dataclasses import dataclass
 
 import msgspec
 from starlette.requests import Request
@@ -15,9 +13,9 @@ from starlette.responses import Response
 from rillm.errors import InvalidRequestError
 from rillm.sampling_params import SamplingParams
 from rillm.server.completion_chunks import CompletionAnswer, CompletionChunkEncoder, completion
-from rillm.server.models import ServedModel
+from rillm.server.context import TextContext, answer_stream, answer_whole, off_loop
+from rillm.server.limits import check_alternatives, check_max_tokens, truncated
 from rillm.server.protocol import (
-    INLINE_BODY_BYTES,
     MAX_PROMPTS,
     CompletionRequest,
     StreamOptions,
@@ -27,8 +25,6 @@ from rillm.server.protocol import (
     request_id_of,
 )
 from rillm.server.sampling import sampling_params
-from rillm.server.serving_engine import ServingEngine
-from rillm.server.sse import EventStreamResponse, json_response, until_disconnect
 from rillm.streams import EventStream, Generation
 from rillm.text.tokenizer import Tokenizer
 
@@ -39,11 +35,8 @@ DEFAULT_MAX_TOKENS = 16
 class Completions:
     """The route, for one model."""
 
-    def __init__(self, engine: ServingEngine, model: ServedModel, fingerprint: str) -> None:
-        self._engine = engine
-        self._tokenizer = engine.get_tokenizer()
-        self._model = model
-        self._fingerprint = fingerprint
+    def __init__(self, context: TextContext) -> None:
+        self._context = context
         self._decoder = msgspec.json.Decoder(CompletionRequest)
 
     async def create(self, http: Request) -> Response:
@@ -52,82 +45,134 @@ class Completions:
         Raises:
             RillmError: the request is refused, or generation failed before its first output.
         """
-        body = await read_body(http)
-        request = decode_body(body, self._decoder)
-        model = self._model.resolve(request.model)
-        request_id = request_id_of(http, request)
-        _check_fields(request)
-        prompts = _prompts(request.prompt)
-        encode = functools.partial(_token_ids, prompts, self._tokenizer)
-        token_ids = await asyncio.to_thread(encode) if len(body) > INLINE_BODY_BYTES else encode()
-        stream = EventStream(self._engine, self._generations(request, request_id, token_ids))
-        echo = _texts(prompts, self._tokenizer) if request.echo else None
-        answer = self._answer(request, request_id, model, echo)
-        if request.stream:
-            return EventStreamResponse(self._chunks(stream, answer), request_id)
-        results = await until_disconnect(http.receive, stream.collect())
-        return json_response(completion(answer, stream, results, self._tokenizer), request_id)
-
-    def _generations(
-        self, request: CompletionRequest, request_id: str, prompts: list[list[int]]
-    ) -> list[Generation]:
-        params = self._sampling_params(request)
-        return [
-            Generation(
-                prompt_token_ids=token_ids,
-                sampling_params=params,
-                request_id=engine_request_id(request_id),
-                priority=request.priority or 0,
-                cache_salt=request.cache_salt,
-            )
-            for token_ids in prompts
-        ]
-
-    def _sampling_params(self, request: CompletionRequest) -> SamplingParams:
-        max_tokens = DEFAULT_MAX_TOKENS if request.max_tokens is None else request.max_tokens
-        return sampling_params(
-            request,
-            self._engine.generation_config,
-            max_tokens=max_tokens,
-            logprobs=request.logprobs,
-            prompt_logprobs=request.logprobs if request.echo else None,
-        )
-
-    def _answer(
-        self,
-        request: CompletionRequest,
-        request_id: str,
-        model: str,
-        echo: list[str] | None,
-    ) -> CompletionAnswer:
-        options = request.stream_options or StreamOptions()
-        return CompletionAnswer(
-            id=f"cmpl-{request_id}",
+        context = self._context
+        tokenizer = context.tokenizer
+        call = await read_completion_call(http, context, self._decoder)
+        stream = EventStream(context.engine, call.generations)
+        answer = completion_answer(
+            call.request,
+            context,
+            id=f"cmpl-{call.request_id}",
             created=int(time.time()),
-            model=model,
-            system_fingerprint=self._fingerprint,
-            echo=echo,
-            has_logprobs=request.logprobs is not None,
-            return_token_ids=bool(request.return_token_ids),
-            include_usage=options.include_usage,
-            continuous_usage=options.include_usage and options.continuous_usage_stats,
+            model=call.model,
+        )
+        if call.request.stream:
+            encoder = CompletionChunkEncoder(answer, stream, tokenizer)
+            return answer_stream(stream, encoder, call.request_id)
+        return await answer_whole(
+            http,
+            stream,
+            lambda results: completion(answer, stream, results, tokenizer),
+            call.request_id,
         )
 
-    async def _chunks(
-        self, stream: EventStream, answer: CompletionAnswer
-    ) -> AsyncGenerator[bytes, None]:
-        encoder = CompletionChunkEncoder(answer, stream, self._tokenizer)
-        async with aclosing(stream.deltas()) as batches:
-            async for deltas in batches:
-                if chunks := encoder.encode(deltas):
-                    yield chunks
-        yield encoder.end()
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CompletionCall:
+    """A completions request that has passed all checks which need no engine."""
+
+    request: CompletionRequest
+    request_id: str
+    """The caller's name for it, or a random one."""
+    model: str
+    """The name to answer with."""
+    generations: list[Generation]
+    """One for each prompt."""
+
+
+async def read_completion_call(
+    http: Request, context: TextContext, decoder: msgspec.json.Decoder[CompletionRequest]
+) -> CompletionCall:
+    """Read and check a request, and encode its prompts: what they are to the engine.
+
+    Raises:
+        RequestError: the request is refused.
+    """
+    body = await read_body(http)
+    request = decode_body(body, decoder)
+    model = context.model.resolve(request.model)
+    request_id = request_id_of(http, request)
+    _check_fields(request)
+    prompts = _prompts(request.prompt)
+    params = _sampling_params(request, context)
+    encode = functools.partial(_token_ids, request, prompts, context.tokenizer)
+    token_ids = await off_loop(len(body), encode)
+    length = context.engine.max_model_len
+    generations = [
+        Generation(
+            prompt_token_ids=truncated(each, request, params.max_tokens, length),
+            sampling_params=params,
+            request_id=engine_request_id(request_id),
+            priority=request.priority or 0,
+            cache_salt=request.cache_salt,
+            only_scores=only_scores(request),
+        )
+        for each in token_ids
+    ]
+    return CompletionCall(
+        request=request, request_id=request_id, model=model, generations=generations
+    )
+
+
+def completion_answer(
+    request: CompletionRequest, context: TextContext, *, id: str, created: int, model: str
+) -> CompletionAnswer:
+    """What is constant over the answer to a request.
+
+    Args:
+        request: checked.
+        context: the model's.
+        id: of the answer.
+        created: seconds since the epoch.
+        model: the name to answer with.
+    """
+    options = request.stream_options or StreamOptions()
+    return CompletionAnswer(
+        id=id,
+        created=created,
+        model=model,
+        system_fingerprint=context.fingerprint,
+        echo=_texts(_prompts(request.prompt), context.tokenizer) if request.echo else None,
+        has_logprobs=request.logprobs is not None,
+        tokens_as_ids=bool(request.return_tokens_as_token_ids),
+        return_prompt_logprobs=request.prompt_logprobs is not None,
+        has_metrics=context.has_metrics or bool(request.return_metrics),
+        return_token_ids=bool(request.return_token_ids),
+        include_usage=options.include_usage,
+        continuous_usage=options.include_usage and options.continuous_usage_stats,
+    )
+
+
+def _sampling_params(request: CompletionRequest, context: TextContext) -> SamplingParams:
+    max_tokens = 1 if only_scores(request) else request.max_tokens
+    check_max_tokens("max_tokens", max_tokens, context.engine)
+    check_alternatives("logprobs", request.logprobs, context.engine)
+    prompt_logprobs = request.prompt_logprobs
+    if prompt_logprobs is None and request.echo:
+        prompt_logprobs = request.logprobs
+    return sampling_params(
+        request,
+        context.engine.generation_config,
+        max_tokens=DEFAULT_MAX_TOKENS if max_tokens is None else max_tokens,
+        logprobs=request.logprobs,
+        prompt_logprobs=prompt_logprobs,
+    )
+
+
+def only_scores(request: CompletionRequest) -> bool:
+    """Whether nothing is wanted but the prompt's own logprobs."""
+    return bool(request.echo) and request.max_tokens == 0
 
 
 def _check_fields(request: CompletionRequest) -> None:
     if request.best_of not in (None, 1):
         raise InvalidRequestError(
             f"best_of is {request.best_of}, must be 1 or absent: use n", param="best_of"
+        )
+    if request.echo and request.truncate_prompt_tokens is not None:
+        raise InvalidRequestError(
+            "truncate_prompt_tokens is set, must be absent with echo",
+            param="truncate_prompt_tokens",
         )
 
 
@@ -153,9 +198,13 @@ def _prompts(prompt: str | list[str | int | list[int]]) -> list[str] | list[list
     return texts or lists
 
 
-def _token_ids(prompts: list[str] | list[list[int]], tokenizer: Tokenizer) -> list[list[int]]:
+def _token_ids(
+    request: CompletionRequest, prompts: list[str] | list[list[int]], tokenizer: Tokenizer
+) -> list[list[int]]:
+    add_special = request.add_special_tokens is not False
     token_ids = [
-        tokenizer.encode(prompt) if isinstance(prompt, str) else prompt for prompt in prompts
+        tokenizer.encode(prompt, add_special) if isinstance(prompt, str) else prompt
+        for prompt in prompts
     ]
     if not all(token_ids):
         raise InvalidRequestError("prompt is empty, must hold at least one token", param="prompt")

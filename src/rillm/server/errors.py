@@ -21,6 +21,7 @@ from rillm.server.access_log import CLIENT_CLOSED_REQUEST, CURRENT
 
 JSON = "application/json"
 RETRY_AFTER_S = "1"
+_MAX_TEXT = 1000
 
 
 class MalformedBodyError(InvalidRequestError):
@@ -71,9 +72,15 @@ def error_body(error: Exception) -> ErrorBody:
     for kind, status, name in _STATUS:
         if isinstance(error, kind):
             param = error.param if isinstance(error, RequestError) else None
-            return ErrorBody(ErrorDetail(str(error), name, param, status))
+            param = param and _bounded(param)
+            return ErrorBody(ErrorDetail(_bounded(str(error)), name, param, status))
     message = next(text for kind, text in _PUBLIC_TEXT if isinstance(error, kind))
     return ErrorBody(ErrorDetail(message, "InternalServerError", None, 500))
+
+
+def _bounded(text: str) -> str:
+    """A text that quotes a request, but not all of a long one."""
+    return text if len(text) <= _MAX_TEXT else text[:_MAX_TEXT] + "..."
 
 
 def error_response(request: Request, error: Exception) -> Response:

@@ -15,6 +15,7 @@ import msgspec
 from starlette.requests import Request
 from starlette.responses import Response
 
+from rillm.choice_parser import OutputFormat
 from rillm.errors import InvalidRequestError
 from rillm.output_formats import OutputFormats
 from rillm.server.generate_chunks import GenerateAnswer, GenerateChunkEncoder, generate_response
@@ -37,7 +38,7 @@ from rillm.server.protocol import (
 from rillm.server.serving_engine import ServingEngine
 from rillm.server.sse import EventStreamResponse, json_response, until_disconnect
 from rillm.server.tools import check_reads_calls, read_tools
-from rillm.streams import ChoiceResult, EventStream, Generation, OutputFormat
+from rillm.streams import ChoiceResult, EventStream, Generation
 from rillm.text.tokenizer import Tokenizer
 
 _ID_PREFIX: Final = "generate-tokens-"

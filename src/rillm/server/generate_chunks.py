@@ -25,10 +25,16 @@ from typing import Any
 import msgspec
 
 from rillm.formats.events import ContentDelta, Finish, ReasoningDelta, StreamEvent, ToolCallEnd
-from rillm.outputs import LogprobsDict, PromptLogprobs
+from rillm.outputs import LogprobsDict
 from rillm.server.chat_chunks import delta_object, message_object
 from rillm.server.generate_request import OutputMode
-from rillm.server.logprobs import LOWEST, TokenVocabulary, chat_logprobs, finite
+from rillm.server.logprobs import (
+    LOWEST,
+    TokenVocabulary,
+    chat_logprobs,
+    finite,
+    prompt_logprobs_object,
+)
 from rillm.server.sse import DONE
 from rillm.streams import ChoiceDelta, ChoiceResult, EventStream, Usage
 
@@ -214,7 +220,7 @@ def generate_response(
             "model": answer.model,
             "created": answer.created,
             "usage": answer.usage(stream.usage()),
-            "prompt_logprobs": _prompt_logprobs(stream.prompt_logprobs[0]),
+            "prompt_logprobs": prompt_logprobs_object(stream.prompt_logprobs[0]),
             "prompt_token_id_logprobs": (
                 None if table is None or scores is None else _score_array(table, scores)
             ),
@@ -266,24 +272,6 @@ def token_logprobs(token_ids: Sequence[int], positions: Sequence[LogprobsDict]) 
             own = {"token_id": token_id, "logprob": LOWEST, "rank": None}
         content.append({**own, "top_logprobs": top})
     return {"content": content}
-
-
-def _prompt_logprobs(positions: PromptLogprobs | None) -> list[dict[str, Any] | None] | None:
-    if positions is None:
-        return None
-    return [
-        None
-        if position is None
-        else {
-            str(token_id): {
-                "logprob": finite(found.logprob),
-                "rank": found.rank,
-                "decoded_token": found.decoded_token,
-            }
-            for token_id, found in position.items()
-        }
-        for position in positions
-    ]
 
 
 def _score_array(table: Sequence[Sequence[int]], scores: Sequence[Sequence[float]]) -> str:

@@ -8,33 +8,24 @@ before the response begins, in the order kept here: model, `stream_options`, `to
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Annotated, Any, Final, Literal
+from typing import Annotated, Any, ClassVar, Final, Literal
 
 import msgspec
 from msgspec import Meta
 
 from rillm.errors import ContextLengthError, InvalidRequestError
-from rillm.sampling_params import RepetitionDetection, RequestOutputKind, SamplingParams
+from rillm.sampling_params import RequestOutputKind, SamplingParams
 from rillm.server.protocol import (
     Int64,
+    Repetition,
     StreamOptions,
     check_names,
     check_stream_options,
     malformed,
 )
-from rillm.server.sampling import clamped_logit_bias
+from rillm.server.sampling import clamped_logit_bias, repetition_detection
 
 OutputMode = Literal["tokens", "text", "derender"]
-
-_UNSUPPORTED: Final = (
-    "trace_decode_token_ids",
-    "structured_outputs",
-    "guided_decoding",
-    "thinking_token_budget",
-    "routed_experts_prompt_start",
-    "watermarking",
-)
-"""Refused when set, because ignoring them would change the answer."""
 
 _AS_SENT: Final = (
     "n",
@@ -65,19 +56,21 @@ _AS_SENT: Final = (
 )
 
 
-class Repetition(msgspec.Struct, kw_only=True):
-    """`rillm.sampling_params.RepetitionDetection` before its ranges are checked."""
-
-    max_pattern_size: Int64
-    min_pattern_size: Int64 = 1
-    min_count: Int64 = 3
-
-
 class TokenSampling(msgspec.Struct, kw_only=True):
     """The `sampling_params` object: fields of `rillm.sampling_params.SamplingParams`.
 
     None means its default, but for `max_tokens`: then the rest of the context.
     """
+
+    UNSUPPORTED: ClassVar[tuple[str, ...]] = (
+        "trace_decode_token_ids",
+        "structured_outputs",
+        "guided_decoding",
+        "thinking_token_budget",
+        "routed_experts_prompt_start",
+        "watermarking",
+    )
+    """Refused when set, because ignoring them would change the answer."""
 
     n: Int64 | None = None
     presence_penalty: float | None = None
@@ -218,7 +211,7 @@ def read_sampling_params(request: GenerateRequest, limits: TokenLimits) -> Sampl
         detokenize=request.output_mode != "tokens"
         or (bool(sampling.stop) and sampling.detokenize is not False),
         logit_bias=clamped_logit_bias(sampling.logit_bias),
-        repetition_detection=_repetition(sampling.repetition_detection),
+        repetition_detection=repetition_detection(sampling.repetition_detection),
         extra_args=_extra_args(request),
         output_kind=RequestOutputKind.DELTA if request.stream else RequestOutputKind.FINAL_ONLY,
         **given,
@@ -279,7 +272,7 @@ def _check_support(request: GenerateRequest, limits: TokenLimits) -> None:
             "stop strings require a tokenizer, which this server runs without: use stop_token_ids",
             param="stop",
         )
-    for name in _UNSUPPORTED:
+    for name in sampling.UNSUPPORTED:
         value = getattr(sampling, name)
         # 0 and -1 are how some of these say "off".
         if value not in (None, False, 0, -1):
@@ -319,16 +312,6 @@ def _check_limits(request: GenerateRequest, limits: TokenLimits) -> None:
             f"{limits.max_model_len} tokens, at least one of them for the output",
             param="input_tokens",
         )
-
-
-def _repetition(sent: Repetition | None) -> RepetitionDetection | None:
-    if sent is None:
-        return None
-    return RepetitionDetection(
-        max_pattern_size=sent.max_pattern_size,
-        min_pattern_size=sent.min_pattern_size,
-        min_count=sent.min_count,
-    )
 
 
 def _extra_args(request: GenerateRequest) -> dict[str, Any] | None:

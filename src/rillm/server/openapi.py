@@ -18,12 +18,14 @@ from starlette.responses import HTMLResponse, Response
 from starlette.routing import Route
 
 from rillm import __version__
+from rillm.server.derender_request import ChatDerenderRequest, CompletionDerenderRequest
 from rillm.server.docs_page import docs_page
 from rillm.server.errors import JSON, ErrorBody
 from rillm.server.generate_request import AbortRequest, GenerateRequest
 from rillm.server.options import HttpOptions
 from rillm.server.paths import OPEN_PATHS
 from rillm.server.protocol import ChatCompletionRequest, CompletionRequest
+from rillm.server.tokenize import DetokenizeRequest, TokenizeRequest
 
 _REF: Final = "#/components/schemas/{name}"
 _REQUEST_ID: Final = {"$ref": "#/components/parameters/RequestId"}
@@ -56,6 +58,15 @@ _MESSAGES: Final = {
 _CARD: Final = _object(
     id=_TEXT, object={"const": "model"}, created=_COUNT, owned_by=_TEXT, max_model_len=_COUNT
 )
+_RENDERED: Final = _object(
+    request_id=_TEXT, token_ids={"type": "array", "items": _COUNT}, sampling_params={}
+)
+_DERENDERED: Final = {
+    "oneOf": [
+        _object(id=_TEXT, object=_TEXT, created=_COUNT, model=_TEXT, choices=_LIST, usage=_USAGE),
+        _object(chunk={"type": "object"}, stream_state={"type": "object"}),
+    ]
+}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -100,6 +111,42 @@ OPERATIONS: Final[dict[str, Operation]] = {
             usage=_USAGE,
         ),
         is_stream=True,
+    ),
+    "/v1/chat/completions/render": Operation(
+        summary="What a conversation is to an engine: a body for the token endpoint.",
+        body=ChatCompletionRequest,
+        answer=_RENDERED,
+    ),
+    "/v1/completions/render": Operation(
+        summary="What prompts are to an engine: bodies for the token endpoint.",
+        body=CompletionRequest,
+        answer={"type": "array", "items": _RENDERED},
+    ),
+    "/v1/chat/completions/derender": Operation(
+        summary="The token endpoint's answer in, an assistant's message out; or chunk by chunk.",
+        body=ChatDerenderRequest,
+        answer=_DERENDERED,
+    ),
+    "/v1/completions/derender": Operation(
+        summary="The token endpoint's answers in, text out; or chunk by chunk.",
+        body=CompletionDerenderRequest,
+        answer=_DERENDERED,
+    ),
+    "/tokenize": Operation(
+        summary="Text or messages in, token ids out.",
+        body=TokenizeRequest,
+        answer=_object(
+            count=_COUNT,
+            max_model_len=_COUNT,
+            tokens={"type": "array", "items": _COUNT},
+            token_strs={"type": ["array", "null"]},
+        ),
+    ),
+    "/detokenize": Operation(
+        summary="Token ids in, text out.", body=DetokenizeRequest, answer=_object(prompt=_TEXT)
+    ),
+    "/tokenizer_info": Operation(
+        summary="What the tokenizer's files say.", answer=_object(tokenizer_class=_TEXT)
     ),
     "/inference/v1/generate": Operation(
         summary="Token ids in, token ids out.",

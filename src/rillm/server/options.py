@@ -37,6 +37,11 @@ class HttpOptions:
     heartbeat_seconds: float = 15.0
     """A stream that was silent for so long gets a comment line, so that nothing between server
     and client takes it for dead; 0 switches that off."""
+    enable_per_request_metrics: bool = False
+    """Let every answer of chat and completions with one choice say its times: in the queue, to
+    the first token, tokens per second. A request asks for its own with `return_metrics`."""
+    enable_tokenizer_info_endpoint: bool = False
+    """Answer GET /tokenizer_info with what the tokenizer's files say, chat template included."""
     metrics_aliases: bool = False
     """Show every metric under its `vllm:` name too, for dashboards and autoscalers that know
     only those."""

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import re
 import uuid
-from typing import Annotated, Any, ClassVar, Protocol, TypeVar
+from typing import Annotated, Any, ClassVar, Literal, Protocol, TypeVar
 
 import msgspec
 from msgspec import Meta
@@ -45,6 +45,14 @@ class StreamOptions(msgspec.Struct):
     """Also put the usage so far in every chunk; only with `include_usage`."""
 
 
+class Repetition(msgspec.Struct, kw_only=True):
+    """`rillm.sampling_params.RepetitionDetection` before its ranges are checked."""
+
+    max_pattern_size: Int64
+    min_pattern_size: Int64 = 1
+    min_count: Int64 = 3
+
+
 class GenerationRequest(msgspec.Struct, kw_only=True):
     """The fields that both routes share. None means: the model's or the built-in default."""
 
@@ -55,15 +63,22 @@ class GenerationRequest(msgspec.Struct, kw_only=True):
         "guided_choice",
         "guided_grammar",
         "use_beam_search",
-        "truncate_prompt_tokens",
-        "prompt_logprobs",
-        "logprob_token_ids",
+        "thinking_token_budget",
+        "return_token_offsets",
+        "return_weight_versions",
+        "kv_transfer_params",
+        "ec_transfer_params",
+        "vllm_xargs",
+        "watermarking",
     )
     """Fields refused when set, because ignoring them would change the answer."""
 
     model: str | None = None
+    """One of the names that `/v1/models` lists. None: the first of them."""
     stream: bool | None = None
+    """Answer with server-sent events, as text is made."""
     stream_options: StreamOptions | None = None
+    """Only with `stream`."""
     n: Int64 | None = None
     temperature: float | None = None
     top_p: float | None = None
@@ -74,28 +89,53 @@ class GenerationRequest(msgspec.Struct, kw_only=True):
     frequency_penalty: float | None = None
     seed: Int64 | None = None
     stop: str | list[str] | None = None
-    stop_token_ids: list[int] | None = None
+    stop_token_ids: list[Int64] | None = None
     ignore_eos: bool | None = None
     min_tokens: Int64 | None = None
     logit_bias: dict[str, float] | None = None
     bad_words: list[str] | None = None
-    allowed_token_ids: list[int] | None = None
+    allowed_token_ids: list[Int64] | None = None
     include_stop_str_in_output: bool | None = None
     skip_special_tokens: bool | None = None
+    spaces_between_special_tokens: bool | None = None
+    repetition_detection: Repetition | None = None
+    stream_interval: Int64 | None = None
+    """Tokens between two chunks, at least; the first and the last come at once."""
+    prompt_logprobs: Int64 | None = None
+    """Alternatives to report for each prompt token; not in streams."""
+    logprob_token_ids: list[Int64] | None = None
+    """With `logprobs`: report these ids instead of the most probable ones."""
+    truncate_prompt_tokens: Int64 | None = None
+    """Keep so many tokens of a longer prompt; -1: as many as leave room for the output."""
+    truncation_side: Literal["left", "right"] | None = None
+    """Where a prompt is cut; None: left, its end is kept."""
     priority: Int64 | None = None
+    """Lower is served earlier; None: 0."""
     request_id: str | None = None
+    """The `X-Request-Id` header wins."""
     cache_salt: str | None = None
+    """Only requests of the same salt share cached prefixes."""
     return_token_ids: bool | None = None
+    """Tell the token ids of the prompt and of what was generated."""
+    return_tokens_as_token_ids: bool | None = None
+    """Logprobs name tokens `token_id:17` instead of by their text."""
+    return_metrics: bool | None = None
+    """Tell the times of this request, as the server's own option does for all."""
     response_format: dict[str, Any] | None = None
+    """Only `{"type": "text"}`; other types are refused."""
     structured_outputs: Any = None
     guided_json: Any = None
     guided_regex: Any = None
     guided_choice: Any = None
     guided_grammar: Any = None
     use_beam_search: Any = None
-    truncate_prompt_tokens: Any = None
-    prompt_logprobs: Any = None
-    logprob_token_ids: Any = None
+    thinking_token_budget: Any = None
+    return_token_offsets: Any = None
+    return_weight_versions: Any = None
+    kv_transfer_params: Any = None
+    ec_transfer_params: Any = None
+    vllm_xargs: Any = None
+    watermarking: Any = None
 
 
 class ChatCompletionRequest(GenerationRequest, kw_only=True):
@@ -105,8 +145,8 @@ class ChatCompletionRequest(GenerationRequest, kw_only=True):
         *GenerationRequest.UNSUPPORTED,
         "chat_template",
         "documents",
-        "echo",
-        "thinking_token_budget",
+        "add_special_tokens",
+        "functions",
     )
 
     messages: list[dict[str, Any]]
@@ -114,22 +154,37 @@ class ChatCompletionRequest(GenerationRequest, kw_only=True):
     max_tokens: Int64 | None = None
     """The older name of `max_completion_tokens`, which wins."""
     max_completion_tokens: Int64 | None = None
+    """Most tokens to generate. None: what is left of the context."""
     logprobs: bool | None = None
+    """Report the logprob of each generated token."""
     top_logprobs: Int64 | None = None
+    """With `logprobs`: alternatives to report for each token; -1: all."""
     tools: list[dict[str, Any]] | None = None
+    """Functions that the model may call; tools of other types are left out."""
     tool_choice: str | dict[str, Any] | None = None
+    """`none`, `auto`, `required`, or a function's name in an object. None: `auto`."""
     parallel_tool_calls: bool | None = None
     """False: at most one call. None: true."""
     include_reasoning: bool | None = None
-    """False: reasoning is told apart but not sent. None: true."""
+    """False: neither reasoning nor token ids nor logprobs, which would tell it. None: true."""
+    reasoning_effort: Literal["none", "minimal", "low", "medium", "high", "xhigh", "max"] | None = (
+        None
+    )
+    """For the chat template, which may read it; `none` asks for no reasoning at all."""
+    echo: bool | None = None
+    """Begin the answer with the last message's text, if that has the answer's role."""
+    return_prompt_text: bool | None = None
+    """Tell the rendered prompt."""
     add_generation_prompt: bool | None = None
     """None: true, unless the final message is continued."""
     continue_final_message: bool = False
+    """Leave the last message open, for the model to go on with."""
     chat_template_kwargs: dict[str, Any] | None = None
+    """Variables for the chat template."""
     chat_template: Any = None
     documents: Any = None
-    echo: Any = None
-    thinking_token_budget: Any = None
+    add_special_tokens: Any = None
+    functions: Any = None
 
 
 class CompletionRequest(GenerationRequest, kw_only=True):
@@ -144,11 +199,15 @@ class CompletionRequest(GenerationRequest, kw_only=True):
     prompt: str | list[str | int | list[int]]
     """One text, texts, one prompt's token ids, or several prompts' token ids."""
     max_tokens: Int64 | None = None
-    """None: 16, as in the OpenAI API."""
+    """None: 16, as in the OpenAI API; 0 with `echo` only scores the prompt."""
     logprobs: Int64 | None = None
-    echo: bool = False
+    echo: bool | None = None
+    """Begin each choice with its prompt."""
+    add_special_tokens: bool | None = None
+    """False: without the tokens around a text that the tokenizer prescribes. None: true."""
     suffix: str | None = None
     best_of: Int64 | None = None
+    """Refused unless 1: use `n`."""
     prompt_embeds: Any = None
 
 
@@ -199,6 +258,10 @@ def decode_body(body: bytes, decoder: msgspec.json.Decoder[Body]) -> Body:
     request = decode_json(body, decoder)
     _check_unsupported(request)
     check_stream_options(request)
+    if request.prompt_logprobs is not None and request.stream:
+        raise InvalidRequestError(
+            "prompt_logprobs is set, must be absent when stream is true", param="prompt_logprobs"
+        )
     if isinstance(request.stop, list) and len(request.stop) > MAX_STOP_STRINGS:
         raise InvalidRequestError(
             f"stop has {len(request.stop)} strings, at most {MAX_STOP_STRINGS}", param="stop"
@@ -269,10 +332,9 @@ def malformed(message: str, within: str = "") -> MalformedBodyError:
 def _check_unsupported(request: GenerationRequest) -> None:
     for name in request.UNSUPPORTED:
         value = getattr(request, name)
-        if value is not None and value is not False:
-            raise InvalidRequestError(
-                f"{name} is {value!r}, must be absent: it is not supported yet", param=name
-            )
+        # -1 is how a budget says that there is none.
+        if value is not None and value is not False and value != -1:
+            raise InvalidRequestError(f"{name} must be absent: it is not supported", param=name)
     format_type = (request.response_format or {}).get("type", "text")
     if format_type != "text":
         raise InvalidRequestError(

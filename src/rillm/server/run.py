@@ -10,22 +10,28 @@ import signal
 import socket
 import ssl
 import sys
-from dataclasses import dataclass, replace
+from collections.abc import Callable
+from dataclasses import fields, replace
+from pathlib import Path
 from types import FrameType
-from typing import Literal
+from typing import Protocol, TypeVar
 
 import uvicorn
 from starlette.types import ASGIApp
 
 from rillm import __version__
 from rillm.async_llm import AsyncLLM
-from rillm.engine_args import AsyncEngineArgs
+from rillm.engine_args import AsyncEngineArgs, RemoteEngineArgs
 from rillm.errors import ConfigError, RillmError
 from rillm.output_formats import choose_formats
+from rillm.remote_llm import RemoteLLM
 from rillm.server.access_log import logger as request_logger
 from rillm.server.app import create_app
 from rillm.server.auth import API_KEY_VARIABLE
+from rillm.server.config import FrontendConfig, ListenConfig, ServerConfig
 from rillm.server.options import HttpOptions
+from rillm.server.serving_engine import ServingEngine
+from rillm.text.tokenizer import Tokenizer
 
 BACKLOG = 2048
 """Connections the kernel holds for us: a burst of clients must not be refused."""
@@ -39,38 +45,31 @@ _REASONING_FIELDS = {
 _SHUTDOWN_GRACE_S = 5
 """Time to send the errors."""
 
+E = TypeVar("E", bound="RunnableEngine")
+
 logger = logging.getLogger(__name__)
 
 
-@dataclass(frozen=True, kw_only=True)
-class ServerConfig(HttpOptions):
-    """Where to listen, how to answer, and how to stop."""
+class RunnableEngine(ServingEngine, Protocol):
+    """What a server needs of an engine besides its answers."""
 
-    host: str = "127.0.0.1"
-    """Address to listen on; 0.0.0.0 for all of them."""
-    port: int = 8000
-    """TCP port; 0 picks a free one."""
-    shutdown_timeout: int = 10
-    """Seconds that running requests get after SIGINT or SIGTERM before they end with an error."""
-    ssl_certfile: str | None = None
-    """File with the certificate, and what it is signed with, to be served over TLS."""
-    ssl_keyfile: str | None = None
-    """File with the certificate's key, if it is not in the same file."""
-    tool_call_parser: str = "auto"
-    """Format of the model's tool calls, one that `rillm formats` lists; `auto` reads it off the
-    model's files, `none` leaves calls in the text."""
-    tool_parser_plugin: str | None = None
-    """File of a tool parser written for vLLM; --tool-call-parser then says its name."""
-    reasoning_parser: str = "auto"
-    """Format of the model's reasoning; `auto` and `none` as above."""
-    reasoning_field: Literal["reasoning_content", "reasoning", "both"] = "reasoning_content"
-    """Name under which a chat message holds its reasoning."""
-    tokens_only: bool = False
-    """Run without a tokenizer: token ids in and out, no routes that speak text."""
-    enable_scale_out: bool = False
-    """Accepted: the token endpoint is always there."""
-    enable_prompt_tokens_details: bool = False
-    """Let the token endpoint's usage say how many prompt tokens came from the prefix cache."""
+    @property
+    def tokenizer(self) -> Tokenizer | None:
+        """The model's; None where the engine runs without."""
+
+    @property
+    def directory(self) -> Path:
+        """Of the model's files."""
+
+    async def wait_ready(self) -> object:
+        """Wait until requests are answered at once.
+
+        Raises:
+            RillmError: they never will be.
+        """
+
+    def shutdown(self) -> None:
+        """End all streams with an error. Idempotent."""
 
 
 def run_server(config: ServerConfig, engine_args: AsyncEngineArgs) -> None:
@@ -83,38 +82,104 @@ def run_server(config: ServerConfig, engine_args: AsyncEngineArgs) -> None:
     """
     if config.tokens_only:
         engine_args = replace(engine_args, skip_tokenizer_init=True)
+
+    def describe(engine: AsyncLLM) -> str:
+        info = engine.ready_info
+        assert info is not None
+        return (
+            f"{info.dtype} on {info.device}, {info.memory_bytes / 2**20:.0f} MiB in memory, KV "
+            f"cache for {info.num_blocks * info.block_size} tokens "
+            f"({info.kv_cache_bytes / 2**20:.0f} MiB)"
+        )
+
+    _run(config, engine_args, lambda: AsyncLLM.from_engine_args(engine_args), describe)
+
+
+def run_engine(config: ListenConfig, engine_args: AsyncEngineArgs) -> None:
+    """Serve only tokens, for frontends elsewhere; as `run_server`."""
+    settings = {each.name: getattr(config, each.name) for each in fields(config)}
+    run_server(
+        ServerConfig(**settings, tokens_only=True, enable_prompt_tokens_details=True), engine_args
+    )
+
+
+def run_frontend(config: FrontendConfig, engine_args: RemoteEngineArgs) -> None:
+    """Serve a model that runs elsewhere until SIGINT or SIGTERM, as `run_server`.
+
+    Raises:
+        ConfigError: the address or the certificate cannot be used, or the model's files cannot
+            be read.
+        SystemExit: a signal came; running requests have ended.
+    """
+    engines = ", ".join(engine_args.engine)
+    _run(
+        config,
+        engine_args,
+        lambda: RemoteLLM(engine_args),
+        lambda _: f"tokens from {engines}",
+    )
+
+
+def _run(
+    config: FrontendConfig,
+    engine_args: AsyncEngineArgs | RemoteEngineArgs,
+    start: Callable[[], E],
+    describe: Callable[[E], str],
+) -> None:
+    """Serve an engine's model.
+
+    Args:
+        config: where and how.
+        engine_args: the engine's.
+        start: makes the engine, once the address is taken.
+        describe: says, once it is ready, what it runs on.
+    """
     config = _with_environment(config)
     for signum in (signal.SIGINT, signal.SIGTERM):
         signal.signal(signum, _exit)
     with _listen(config) as listener:
-        engine = AsyncLLM.from_engine_args(engine_args)
+        engine = start()
         try:
-            formats = None
-            if engine.tokenizer is not None:
-                formats = choose_formats(
-                    engine.directory,
-                    engine.tokenizer,
-                    engine_args.model,
-                    tool_name=config.tool_call_parser,
-                    reasoning_name=config.reasoning_parser,
-                    tool_plugin=config.tool_parser_plugin,
-                )
-            app = create_app(
-                engine,
-                model_names=engine_args.served_names(),
-                model_root=engine_args.model,
-                formats=formats,
-                reasoning_fields=_REASONING_FIELDS[config.reasoning_field],
-                tokens_only=engine.tokenizer is None,
-                has_prompt_details=config.enable_prompt_tokens_details,
-                options=config,
-            )
             _set_up_request_log(config)
-            server = _Server(_uvicorn_config(app, config), engine, config)
+            app = _application(engine, config, engine_args)
+            names = ", ".join(engine_args.served_names())
+            server = _Server(
+                _uvicorn_config(app, config),
+                engine,
+                config,
+                lambda: f"serves {names}: {describe(engine)}",
+            )
             with asyncio.Runner(loop_factory=server.config.get_loop_factory()) as runner:
                 runner.run(_serve(server, listener))
         finally:
             engine.shutdown()
+
+
+def _application(
+    engine: RunnableEngine,
+    config: FrontendConfig,
+    engine_args: AsyncEngineArgs | RemoteEngineArgs,
+) -> ASGIApp:
+    formats = None
+    if engine.tokenizer is not None:
+        formats = choose_formats(
+            engine.directory,
+            engine.tokenizer,
+            engine_args.model,
+            tool_name=config.tool_call_parser,
+            reasoning_name=config.reasoning_parser,
+            tool_plugin=config.tool_parser_plugin,
+        )
+    return create_app(
+        engine,
+        model_names=engine_args.served_names(),
+        model_root=engine_args.model,
+        formats=formats,
+        reasoning_fields=_REASONING_FIELDS[config.reasoning_field],
+        tokens_only=engine.tokenizer is None,
+        has_prompt_details=config.enable_prompt_tokens_details,
+        options=config,
+    )
 
 
 def _exit(_signum: int, _frame: FrameType | None) -> None:
@@ -122,7 +187,7 @@ def _exit(_signum: int, _frame: FrameType | None) -> None:
     sys.exit(0)
 
 
-def _listen(config: ServerConfig) -> socket.socket:
+def _listen(config: ListenConfig) -> socket.socket:
     family = socket.AF_INET6 if ":" in config.host else socket.AF_INET
     try:
         return socket.create_server((config.host, config.port), family=family, backlog=BACKLOG)
@@ -137,12 +202,12 @@ def _listen(config: ServerConfig) -> socket.socket:
         raise ConfigError(f"port is {config.port}, must be from 0 to 65535") from None
 
 
-def _with_environment(config: ServerConfig) -> ServerConfig:
+def _with_environment(config: FrontendConfig) -> FrontendConfig:
     key = os.environ.get(API_KEY_VARIABLE)
     return replace(config, api_key=(*config.api_key, key)) if key else config
 
 
-def _set_up_request_log(config: ServerConfig) -> None:
+def _set_up_request_log(config: HttpOptions) -> None:
     """Lines that a program reads stand alone; others look like the rest of the log."""
     if config.request_log == "json":
         handler = logging.StreamHandler()
@@ -151,7 +216,7 @@ def _set_up_request_log(config: ServerConfig) -> None:
         request_logger.propagate = False
 
 
-def _uvicorn_config(app: ASGIApp, config: ServerConfig) -> uvicorn.Config:
+def _uvicorn_config(app: ASGIApp, config: ListenConfig) -> uvicorn.Config:
     if config.ssl_keyfile is not None and config.ssl_certfile is None:
         raise ConfigError("ssl_keyfile is set, must be absent without ssl_certfile")
     settings = uvicorn.Config(
@@ -178,10 +243,17 @@ def _uvicorn_config(app: ASGIApp, config: ServerConfig) -> uvicorn.Config:
 class _Server(uvicorn.Server):
     """Ends streams that outlive the shutdown timeout with an error instead of cutting them."""
 
-    def __init__(self, settings: uvicorn.Config, engine: AsyncLLM, config: ServerConfig) -> None:
+    def __init__(
+        self,
+        settings: uvicorn.Config,
+        engine: RunnableEngine,
+        config: ListenConfig,
+        describe: Callable[[], str],
+    ) -> None:
         super().__init__(settings)
         self._engine = engine
         self._config = config
+        self._describe = describe
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
         """Let running requests end, for a while."""
@@ -193,21 +265,15 @@ class _Server(uvicorn.Server):
     async def wait_loaded(self, port: int) -> RillmError | None:
         """Say when the server is ready, or stop it and return why it never will be."""
         try:
-            info = await self._engine.wait_ready()
+            await self._engine.wait_ready()
         except RillmError as error:
             self.should_exit = True
             return error
         host = f"[{self._config.host}]" if ":" in self._config.host else self._config.host
         logger.info(
-            "rillm %s serves %s: %s on %s, %.0f MiB in memory, KV cache for %d tokens (%.0f MiB), "
-            "at %s://%s:%d",
+            "rillm %s %s, at %s://%s:%d",
             __version__,
-            ", ".join(self._engine.args.served_names()),
-            info.dtype,
-            info.device,
-            info.memory_bytes / 2**20,
-            info.num_blocks * info.block_size,
-            info.kv_cache_bytes / 2**20,
+            self._describe(),
             "http" if self._config.ssl_certfile is None else "https",
             host,
             port,

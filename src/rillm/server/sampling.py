@@ -5,15 +5,20 @@ from __future__ import annotations
 from typing import Any, Protocol
 
 from rillm.errors import InvalidRequestError
-from rillm.sampling_params import RequestOutputKind, SamplingParams
-from rillm.server.protocol import GenerationRequest
+from rillm.sampling_params import RepetitionDetection, RequestOutputKind, SamplingParams
+from rillm.server.protocol import GenerationRequest, Repetition
 
 MAX_LOGIT_BIAS = 100.0
 """Larger ones are clamped, as the OpenAI API does."""
 
-_DEFAULTED = ("temperature", "top_p", "top_k", "min_p", "repetition_penalty")
+_MAX_DIGITS = 20
 _AS_SENT = (
     "n",
+    "temperature",
+    "top_p",
+    "top_k",
+    "min_p",
+    "repetition_penalty",
     "presence_penalty",
     "frequency_penalty",
     "seed",
@@ -25,35 +30,21 @@ _AS_SENT = (
     "allowed_token_ids",
     "include_stop_str_in_output",
     "skip_special_tokens",
+    "spaces_between_special_tokens",
+    "logprob_token_ids",
+    "stream_interval",
 )
 
 
 class SamplingDefaults(Protocol):
-    """What a model's generation_config.json says; None where it says nothing."""
-
-    @property
-    def temperature(self) -> float | None:
-        """Divides the logits."""
-
-    @property
-    def top_p(self) -> float | None:
-        """Nucleus size."""
-
-    @property
-    def top_k(self) -> int | None:
-        """Tokens kept."""
-
-    @property
-    def min_p(self) -> float | None:
-        """Share of the most probable token."""
-
-    @property
-    def repetition_penalty(self) -> float | None:
-        """Above 1 discourages repetition."""
+    """What a model's generation_config.json says."""
 
     @property
     def max_new_tokens(self) -> int | None:
-        """Most tokens to generate."""
+        """Most tokens to generate; None where it says nothing."""
+
+    def sampling_defaults(self) -> dict[str, Any]:
+        """The options it gives, by their names in `SamplingParams`."""
 
 
 def sampling_params(
@@ -74,23 +65,28 @@ def sampling_params(
         prompt_logprobs: alternatives for each prompt token, or None.
 
     Raises:
-        InvalidRequestError: an option is out of range; `param` names it.
+        InvalidRequestError: an option is out of range, or needs another; `param` names it.
     """
-    options: dict[str, Any] = {}
-    for name in _DEFAULTED:
-        value = getattr(request, name)
-        options[name] = getattr(defaults, name) if value is None else value
-    for name in _AS_SENT:
-        options[name] = getattr(request, name)
-    given = {name: value for name, value in options.items() if value is not None}
-    return SamplingParams(
-        max_tokens=max_tokens,
-        logprobs=logprobs,
-        prompt_logprobs=prompt_logprobs,
-        logit_bias=clamped_logit_bias(request.logit_bias),
-        output_kind=RequestOutputKind.DELTA if request.stream else RequestOutputKind.FINAL_ONLY,
+    if request.logprob_token_ids is not None:
+        if logprobs is None:
+            raise InvalidRequestError(
+                "logprob_token_ids is set, must be absent without logprobs",
+                param="logprob_token_ids",
+            )
+        # Their number is the engine's number of logprobs; 0 is what a request says by default.
+        logprobs = logprobs or None
+    given = {name: value for name in _AS_SENT if (value := getattr(request, name)) is not None}
+    options = {
+        **defaults.sampling_defaults(),
         **given,
-    )
+        "max_tokens": max_tokens,
+        "logprobs": logprobs,
+        "prompt_logprobs": prompt_logprobs,
+        "logit_bias": clamped_logit_bias(request.logit_bias),
+        "repetition_detection": repetition_detection(request.repetition_detection),
+        "output_kind": RequestOutputKind.DELTA if request.stream else RequestOutputKind.FINAL_ONLY,
+    }
+    return SamplingParams(**options)
 
 
 def clamped_logit_bias(biases: dict[str, float] | None) -> dict[int, float] | None:
@@ -103,10 +99,26 @@ def clamped_logit_bias(biases: dict[str, float] | None) -> dict[int, float] | No
         return None
     by_id: dict[int, float] = {}
     for key, bias in biases.items():
-        if not (key.isascii() and key.isdecimal()):
+        # No vocabulary needs more digits, and Python refuses to read very long ones.
+        if not (key.isascii() and key.isdecimal() and len(key) < _MAX_DIGITS):
             raise InvalidRequestError(
                 f"logit_bias has the key {key!r}, must be a token id such as '17'",
                 param="logit_bias",
             )
         by_id[int(key)] = max(-MAX_LOGIT_BIAS, min(MAX_LOGIT_BIAS, bias))
     return by_id
+
+
+def repetition_detection(sent: Repetition | None) -> RepetitionDetection | None:
+    """The checked form of what was sent.
+
+    Raises:
+        InvalidRequestError: a size or the count is out of range.
+    """
+    if sent is None:
+        return None
+    return RepetitionDetection(
+        max_pattern_size=sent.max_pattern_size,
+        min_pattern_size=sent.min_pattern_size,
+        min_count=sent.min_count,
+    )

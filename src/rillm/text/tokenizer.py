@@ -38,6 +38,7 @@ class Tokenizer:
         special_token_ids: ids left out of text when special tokens are skipped.
         added_tokens: texts of the tokens that are matched before any others, to their ids.
         chat_templates: Jinja source by name; the usual one is `default`.
+        config: all of tokenizer_config.json.
         response_template: how the checkpoint declares its own output format; None if it does not.
     """
 
@@ -73,6 +74,7 @@ class Tokenizer:
             self._pieces[True] = PieceTable(backend, to_bytes, self.special_token_ids)
             self._pieces[False] = PieceTable(backend, to_bytes, ())
         self.chat_templates = dict(files.chat_templates)
+        self.config = files.config
         self.response_template = files.response_template
         self._chat_templates = {
             name: _compile_own(name, source) for name, source in files.chat_templates.items()

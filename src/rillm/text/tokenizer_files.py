@@ -38,6 +38,8 @@ class TokenizerFiles:
     """`bos_token`, `eos_token` and so on, those that are set, to their texts."""
     chat_templates: Mapping[str, str]
     """Template name to Jinja source; the usual one is `default`."""
+    config: Mapping[str, Any]
+    """All of tokenizer_config.json."""
     response_template: Mapping[str, Any] | None = None
     """How the checkpoint declares its own output format, if it does."""
 
@@ -64,6 +66,7 @@ def read_tokenizer_files(path: Path) -> TokenizerFiles:
             name: text for name in _NAMED_TOKENS if (text := _token_text(config.get(name)))
         },
         chat_templates=_read_chat_templates(path, config),
+        config=config,
         response_template=_response_template(path, config),
     )
 
