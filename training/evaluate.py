@@ -173,11 +173,13 @@ def main() -> int:
     parser.add_argument("--backend", choices=("rillm", "transformers"), default="rillm")
     parser.add_argument("--json", type=Path, help="also write the JSON document here")
     parser.add_argument("--failures", action="store_true", help="print wrong answers to stderr")
+    parser.add_argument("--seed", type=int, default=20_000, help="draws the prompts")
     options = parser.parse_args()
     backends = {"rillm": with_rillm, "transformers": with_transformers}
     generate = backends[options.backend](options.model)
     judged = []
-    for conversation in tqdm([*evaluation_conversations(), *known_functions(40)], file=sys.stderr):
+    conversations = [*evaluation_conversations(options.seed), *known_functions(40)]
+    for conversation in tqdm(conversations, file=sys.stderr):
         text = generate(conversation)
         judged.append((conversation, is_right(conversation, text)))
         if options.failures and not judged[-1][1]:
