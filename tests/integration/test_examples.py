@@ -43,8 +43,9 @@ def test_async_streaming_ends_cleanly_on_ctrl_c(tmp_path: Path) -> None:
         assert process.stdout is not None
         assert process.stderr is not None
         process.stdout.readline()
-        process.stdout.read(len("The future of artificial intelligence is") + 5)
+        # Looked up before the answer begins: the small model needs less than a second for all.
         children = psutil.Process(process.pid).children(recursive=True)
+        process.stdout.read(len("The future of artificial intelligence is") + 1)
         process.send_signal(signal.SIGINT)
         code = process.wait(timeout=30)
         errors = process.stderr.read()
