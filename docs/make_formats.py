@@ -6,14 +6,14 @@ python docs/make_formats.py --check  # exits with 1 if the file is not up to dat
 
 from __future__ import annotations
 
-import sys
 from pathlib import Path
+
+from generated import update
 
 from rillm.formats.description import Format
 from rillm.formats.registry import all_formats
 
 PAGE = Path(__file__).with_name("formats.md")
-BEGIN, END = "<!-- tables: written by make_formats.py -->\n", "<!-- end of tables -->\n"
 
 
 def tables() -> str:
@@ -58,21 +58,5 @@ def _code(text: str) -> str:
     return f"{fence}{space}{shown}{space}{fence}" if shown else ""
 
 
-def page(text: str) -> str:
-    """The page with fresh tables."""
-    before, _, rest = text.partition(BEGIN)
-    _, _, after = rest.partition(END)
-    return f"{before}{BEGIN}\n{tables()}\n{END}{after}"
-
-
-def main() -> None:
-    """Write the page, or check it."""
-    old = PAGE.read_text(encoding="utf-8")
-    new = page(old)
-    if "--check" in sys.argv:
-        sys.exit(old != new)
-    PAGE.write_text(new, encoding="utf-8")
-
-
 if __name__ == "__main__":
-    main()
+    update(PAGE, "make_formats.py", tables)

@@ -9,19 +9,18 @@ from __future__ import annotations
 import ast
 import inspect
 import re
-import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 
 import msgspec
+from generated import update
 
 from rillm.sampling_params import RepetitionDetection, SamplingParams
 from rillm.server.openapi import OPERATIONS
 
 PAGE = Path(__file__).with_name("http.md")
-BEGIN, END = "<!-- tables: written by make_http.py -->\n", "<!-- end of tables -->\n"
 
 
 @dataclass(frozen=True)
@@ -113,21 +112,5 @@ def _string(node: ast.stmt | None) -> str:
     return ""
 
 
-def page(text: str) -> str:
-    """The page with fresh tables."""
-    before, _, rest = text.partition(BEGIN)
-    _, _, after = rest.partition(END)
-    return f"{before}{BEGIN}\n{tables()}\n{END}{after}"
-
-
-def main() -> None:
-    """Write the page, or check it."""
-    old = PAGE.read_text(encoding="utf-8")
-    new = page(old)
-    if "--check" in sys.argv:
-        sys.exit(old != new)
-    PAGE.write_text(new, encoding="utf-8")
-
-
 if __name__ == "__main__":
-    main()
+    update(PAGE, "make_http.py", tables)

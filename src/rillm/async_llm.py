@@ -6,9 +6,9 @@ state of its own, and hands every stream what is new in it. Knows neither HTTP n
 
 from __future__ import annotations
 
-import asyncio
 import logging
-from collections.abc import AsyncGenerator, Iterable, Mapping
+from collections.abc import AsyncGenerator, Callable, Iterable, Mapping
+from contextlib import aclosing
 from pathlib import Path
 
 from rillm.engine.client import EngineClient
@@ -19,6 +19,7 @@ from rillm.errors import EngineDeadError, EngineError, EngineGenerateError, Inva
 from rillm.input_processor import InputProcessor, Limits, PromptType
 from rillm.models.config import GenerationConfig, ModelConfig, read_generation_config
 from rillm.output_processor import RequestState
+from rillm.output_stream import OutputStream
 from rillm.outputs import RequestOutput
 from rillm.sampling_params import SamplingParams
 from rillm.text.tokenizer import Tokenizer
@@ -180,16 +181,12 @@ class AsyncLLM:
             EngineGenerateError: the engine failed on this request.
             EngineDeadError: the engine has stopped.
         """
-        stream = await self._open(prompt, sampling_params, request_id, priority, stand_ins)
-        try:
-            while not stream.state.is_finished:
-                output = stream.state.take()
-                if output is None:
-                    await stream.wait()
-                else:
-                    yield output
-        finally:
-            self._close(stream)
+        stream = await self.open_stream(
+            prompt, sampling_params, request_id, priority=priority, stand_ins=stand_ins
+        )
+        async with aclosing(stream.read()) as outputs:
+            async for output in outputs:
+                yield output
 
     async def abort(self, request_id: str | Iterable[str]) -> None:
         """End live requests; their streams yield a last output with finish reason `abort`."""
@@ -209,27 +206,46 @@ class AsyncLLM:
         if client is not None:
             client.shutdown()
 
-    async def _open(
+    async def open_stream(
         self,
         prompt: PromptType,
-        params: SamplingParams,
+        sampling_params: SamplingParams,
         request_id: str,
-        priority: int,
-        stand_ins: Mapping[int, str] | None,
-    ) -> _Stream:
+        *,
+        priority: int = 0,
+        stand_ins: Mapping[int, str] | None = None,
+    ) -> OutputStream:
+        """Submit one request.
+
+        Args:
+            prompt: as `generate`, like all others.
+            sampling_params: as above.
+            request_id: as above.
+            priority: as above.
+            stand_ins: as above.
+
+        Returns:
+            Its outputs, to be closed by the caller.
+
+        Raises:
+            InvalidRequestError: the prompt, a parameter or the request id is not acceptable.
+            EngineDeadError: the engine has stopped.
+        """
         if not isinstance(request_id, str) or not request_id:
             raise InvalidRequestError("request_id must be a non-empty string", param="request_id")
         if request_id in self._live:
             raise InvalidRequestError(
                 f"request_id {request_id!r} is in use by a live request", param="request_id"
             )
-        stream = _Stream(request_id, self._client.new_request_id(), self._client)
+        stream = _Stream(request_id, self._client.new_request_id(), self._client, self._close)
         # Taken before the first pause, so that nobody else can take the same id meanwhile.
         self._live[request_id] = stream
         try:
             info = await self._client.wait_ready()
             limits = Limits(max_model_len=info.max_model_len, max_num_seqs=info.max_num_seqs)
-            processed = self._inputs.process(stream.engine_id, prompt, params, limits, priority)
+            processed = self._inputs.process(
+                stream.engine_id, prompt, sampling_params, limits, priority
+            )
             stream.state = RequestState(
                 processed,
                 request_id,
@@ -265,29 +281,41 @@ class AsyncLLM:
             logger.info("request %s: closed", stream.request_id)
 
 
-class _Stream:
-    """One request on its way from the engine to its reader."""
+class _Stream(OutputStream):
+    """One request of the engine beside this process, or in it."""
 
-    state: RequestState
-
-    def __init__(self, request_id: str, engine_id: int, client: EngineClient) -> None:
-        self.request_id = request_id
+    def __init__(
+        self,
+        request_id: str,
+        engine_id: int,
+        client: EngineClient,
+        release: Callable[[_Stream], None],
+    ) -> None:
+        super().__init__(request_id, release)
         self.engine_id = engine_id
         self.is_aborted = False
         self.is_submitted = False
         self._client = client
-        self._error: EngineError | None = None
-        self._waiter: asyncio.Future[None] | None = None
+        self._is_woken = False
 
     def put(self, delta: TokenDelta | EngineError) -> None:
         """Take what the engine produced; called from the event loop."""
         if isinstance(delta, EngineError):
-            self._error = delta
-        elif delta.error is not None:
+            self.fail(delta)
+            return
+        if delta.error is not None:
             self._error = EngineGenerateError(delta.error)
         elif self.state.add(delta):
             self._client.abort_choice(self.engine_id, delta.choice)
-        self.wake()
+        # Once a step, with what all choices have got in it.
+        if not self._is_woken:
+            self._is_woken = True
+            self._client.after_step(self.wake)
+
+    def wake(self) -> None:
+        """Let the reader look."""
+        self._is_woken = False
+        self.on_ready()
 
     def abort(self) -> None:
         """End all open choices, at once or as soon as there are any."""
@@ -295,25 +323,3 @@ class _Stream:
         if self.is_submitted:
             self.state.abort()
             self.wake()
-
-    def wake(self) -> None:
-        """Let the reader look again."""
-        if self._waiter is not None and not self._waiter.done():
-            self._waiter.set_result(None)
-
-    async def wait(self) -> None:
-        """Wait for something new.
-
-        Raises:
-            EngineGenerateError: the request failed.
-            EngineDeadError: the engine has stopped.
-        """
-        if self._error is not None:
-            raise self._error
-        self._waiter = asyncio.get_running_loop().create_future()
-        try:
-            await self._waiter
-        finally:
-            self._waiter = None
-        if self._error is not None:
-            raise self._error

@@ -159,18 +159,12 @@ class RemoteLLM:
             EngineGenerateError: an engine failed on this request.
             EngineDeadError: this frontend has been shut down.
         """
-        stream = await self._open(prompt, sampling_params, request_id, priority, stand_ins)
-        try:
-            while not stream.state.is_finished:
-                output = stream.state.take()
-                if output is None:
-                    await stream.wait()
-                else:
-                    output.kv_transfer_params = stream.kv_transfer_params
-                    yield output
-        finally:
-            self._live.pop(request_id, None)
-            stream.stop()
+        stream = await self.open_stream(
+            prompt, sampling_params, request_id, priority=priority, stand_ins=stand_ins
+        )
+        async with aclosing(stream.read()) as outputs:
+            async for output in outputs:
+                yield output
 
     async def abort(self, request_id: str | Iterable[str]) -> None:
         """End live requests; their streams yield a last output with finish reason `abort`.
@@ -199,19 +193,28 @@ class RemoteLLM:
         self.shutdown()
         await self._client.aclose()
 
-    async def _open(
+    async def open_stream(
         self,
         prompt: PromptType,
-        params: SamplingParams,
+        sampling_params: SamplingParams,
         request_id: str,
-        priority: int,
-        stand_ins: Mapping[int, str] | None,
+        *,
+        priority: int = 0,
+        stand_ins: Mapping[int, str] | None = None,
     ) -> RemoteStream:
+        """Submit one request; as `AsyncLLM.open_stream`.
+
+        What the engine refuses is raised by the stream.
+
+        Raises:
+            InvalidRequestError: the prompt or a parameter is not acceptable here.
+            EngineDeadError: this frontend has been shut down.
+        """
         if request_id in self._live:
             raise InvalidRequestError(
                 f"request_id {request_id!r} is in use by a live request", param="request_id"
             )
-        stream = RemoteStream(request_id)
+        stream = RemoteStream(request_id, self._close)
         # Taken before the first pause, so that nobody else can take the same id meanwhile.
         self._live[request_id] = stream
         try:
@@ -219,7 +222,7 @@ class RemoteLLM:
                 raise EngineDeadError("the frontend has been shut down")
             await self.wait_ready()
             limits = Limits(max_model_len=self.max_model_len, max_num_seqs=MAX_SEQUENCES)
-            processed = self._inputs.process(0, prompt, params, limits, priority)
+            processed = self._inputs.process(0, prompt, sampling_params, limits, priority)
             state = RequestState(processed, request_id, self.tokenizer, stand_ins=stand_ins)
             stream.begin(processed, state)
             if not stream.is_aborted:
@@ -228,6 +231,10 @@ class RemoteLLM:
             self._live.pop(request_id, None)
             raise
         return stream
+
+    def _close(self, stream: RemoteStream) -> None:
+        self._live.pop(stream.request_id, None)
+        stream.stop()
 
     async def _feed(self, stream: RemoteStream, processed: ProcessedRequest, priority: int) -> None:
         """Fill a stream from the first engine that says anything."""

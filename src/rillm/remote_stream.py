@@ -6,12 +6,15 @@ import asyncio
 import re
 import secrets
 import time
+from collections.abc import Callable
 from typing import Any, Final
 
 from rillm.engine.messages import PromptInfo, RequestTimes, TokenDelta
-from rillm.errors import EngineGenerateError, RillmError
+from rillm.errors import EngineGenerateError
 from rillm.input_processor import ProcessedRequest
 from rillm.output_processor import RequestState
+from rillm.output_stream import OutputStream
+from rillm.outputs import RequestOutput
 from rillm.token_wire import MAX_ID_LENGTH, Answer, choice_deltas, prompt_info
 
 _ID_PREFIX: Final = "generate-tokens-"
@@ -19,14 +22,12 @@ _ID_PREFIX: Final = "generate-tokens-"
 _UNPRINTABLE: Final = re.compile(r"[^!-~]")
 
 
-class RemoteStream:
+class RemoteStream(OutputStream):
     """Takes in what an engine says, and wakes the reader.
 
     The last finish of a request waits for the end of its stream, because the usage follows it.
 
     Attributes:
-        state: what the reader reads; there once the request has begun.
-        request_id: the caller's name for the request.
         wire_id: the name it has on the way to the engine, its own.
         name_there: the name by which the engine can end it.
         url: of the engine that is being asked.
@@ -36,12 +37,10 @@ class RemoteStream:
         kv_transfer_params: what the engine said for whoever continues from its cache.
     """
 
-    state: RequestState
-
-    def __init__(self, request_id: str) -> None:
+    def __init__(self, request_id: str, release: Callable[[RemoteStream], None]) -> None:
+        super().__init__(request_id, release)
         suffix = f"-{secrets.token_hex(4)}"
         printable = _UNPRINTABLE.sub("_", request_id)
-        self.request_id = request_id
         self.wire_id = printable[: MAX_ID_LENGTH - len(suffix)] + suffix
         self.name_there = _ID_PREFIX + self.wire_id
         self.url: str | None = None
@@ -55,8 +54,6 @@ class RemoteStream:
         self._last: TokenDelta | None = None
         self._started = 0.0
         self._first_token = 0.0
-        self._changed = asyncio.Event()
-        self._error: RillmError | None = None
 
     @property
     def is_complete(self) -> bool:
@@ -95,7 +92,7 @@ class RemoteStream:
                 raise EngineGenerateError(f"an engine answered with a choice {delta.choice}")
             if delta.token_ids or delta.finish_reason is not None:
                 self._take(delta, request.params.eos_token_id)
-        self._changed.set()
+        self.wake()
 
     def end(self) -> None:
         """Take note that the engine has said everything.
@@ -108,12 +105,7 @@ class RemoteStream:
             self._put(last)
         if self._open:
             raise EngineGenerateError("an engine ended a stream before its last token")
-        self._changed.set()
-
-    def fail(self, error: RillmError) -> None:
-        """End with an error, after what has come so far."""
-        self._error = self._error or error
-        self._changed.set()
+        self.wake()
 
     def abort(self) -> None:
         """End all open choices with finish reason `abort`."""
@@ -122,23 +114,23 @@ class RemoteStream:
             self._open.clear()
             self.state.abort()
             self.stop()
-        self._changed.set()
+        self.wake()
 
     def stop(self) -> None:
         """Close the connection, unless everything has come."""
         if self.task is not None:
             self.task.cancel()
 
-    async def wait(self) -> None:
-        """Wait for something new.
+    def take(self) -> RequestOutput | None:
+        """What there is to read, or None.
 
         Raises:
-            RillmError: the request was refused, or failed.
+            RillmError: the request was refused, or failed; all that came before has been taken.
         """
-        if self._error is not None:
-            raise self._error
-        self._changed.clear()
-        await self._changed.wait()
+        output = super().take()
+        if output is not None:
+            output.kv_transfer_params = self.kv_transfer_params
+        return output
 
     def _take(self, delta: TokenDelta, eos_token_id: int | None) -> None:
         now = time.monotonic()

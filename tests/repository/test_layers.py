@@ -23,11 +23,12 @@ LAYERS: list[set[str]] = [
     {"server"},
     {"output_formats"},
     {"streams"},
+    {"choices"},
     {"vllm_plugin", "choice_parser"},
     {"parsers"},
     {"async_llm", "remote_llm", "llm"},
     {"remote_stream"},
-    {"token_wire"},
+    {"token_wire", "output_stream"},
     {"output_processor"},
     {"input_processor"},
     {"model_formats"},
@@ -36,7 +37,7 @@ LAYERS: list[set[str]] = [
     {"engine"},
     {"models"},
     {"engine.config"},
-    {"outputs", "sampling_params", "merge"},
+    {"outputs", "sampling_params"},
     {"errors", "__init__"},
 ]
 # The engine's client half, and all of the rest above the core, never reach the core's half.

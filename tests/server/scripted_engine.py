@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import AsyncGenerator, Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import AsyncGenerator, Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from starlette.types import ASGIApp
@@ -44,6 +44,47 @@ def delta(
     )
 
 
+class GeneratedOutputs:
+    """What a generator yields, for a reader to take; each output waits for the one before."""
+
+    def __init__(
+        self, generator: AsyncGenerator[RequestOutput, None], release: Callable[[], None]
+    ) -> None:
+        self.on_ready: Callable[[], None] = lambda: None
+        self.is_finished = False
+        self._release = release
+        self._is_closed = False
+        self._generator = generator
+        self._last = RequestOutput("", None, [], [], finished=True)
+        self._next: asyncio.Task[RequestOutput | None] = self._ask()
+
+    def take(self) -> RequestOutput | None:
+        if not self._next.done():
+            return None
+        output = self._next.result()
+        if output is None:
+            self.is_finished = True
+            # An engine's last output has the finish; a script may end without.
+            return replace(self._last, outputs=[])
+        self._last = output
+        self._next = self._ask()
+        return output
+
+    def close(self) -> None:
+        if not self._is_closed:
+            self._is_closed = True
+            self._next.cancel()
+            self._release()
+
+    def _ask(self) -> asyncio.Task[RequestOutput | None]:
+        task = asyncio.create_task(self._read())
+        task.add_done_callback(lambda task: task.cancelled() or self.on_ready())
+        return task
+
+    async def _read(self) -> RequestOutput | None:
+        return await anext(self._generator, None)
+
+
 class ScriptedEngine:
     """Plays one script to every request; a step is outputs, or an error to raise.
 
@@ -74,6 +115,24 @@ class ScriptedEngine:
     async def abort(self, request_id: str | Iterable[str]) -> None:
         raise NotImplementedError
 
+    async def open_stream(
+        self,
+        prompt: TokensPrompt,
+        sampling_params: SamplingParams,
+        request_id: str,
+        *,
+        priority: int = 0,
+        stand_ins: Mapping[int, str] | None = None,
+    ) -> GeneratedOutputs:
+        outputs = self.generate(
+            prompt, sampling_params, request_id, priority=priority, stand_ins=stand_ins
+        )
+        self.num_live += 1
+        return GeneratedOutputs(outputs, self._release)
+
+    def _release(self) -> None:
+        self.num_live -= 1
+
     async def generate(
         self,
         prompt: TokensPrompt,
@@ -84,25 +143,21 @@ class ScriptedEngine:
         stand_ins: Mapping[int, str] | None = None,
     ) -> AsyncGenerator[RequestOutput, None]:
         self.seen.append((prompt, sampling_params, request_id, priority))
-        self.num_live += 1
         self.arrivals.release()
-        try:
-            for step in self._steps:
-                await asyncio.sleep(0)
-                if isinstance(step, Exception):
-                    raise step
-                yield RequestOutput(
-                    request_id=request_id,
-                    prompt=None,
-                    prompt_token_ids=prompt["prompt_token_ids"],
-                    outputs=list(step),
-                    finished=False,
-                    num_cached_tokens=3,
-                )
-            if self._holds:
-                await asyncio.get_running_loop().create_future()
-        finally:
-            self.num_live -= 1
+        for step in self._steps:
+            await asyncio.sleep(0)
+            if isinstance(step, Exception):
+                raise step
+            yield RequestOutput(
+                request_id=request_id,
+                prompt=None,
+                prompt_token_ids=prompt["prompt_token_ids"],
+                outputs=list(step),
+                finished=False,
+                num_cached_tokens=3,
+            )
+        if self._holds:
+            await asyncio.get_running_loop().create_future()
 
 
 class SpeakingEngine(ScriptedEngine):
@@ -230,8 +285,12 @@ async def call_app(
     disconnect: asyncio.Event | None = None,
     stalled: asyncio.Event | None = None,
     on_write: Callable[[bytes], None] | None = None,
+    pauses: Iterator[int] | None = None,
 ) -> Answer:
-    """Send one request to an application; as `call`."""
+    """Send one request to an application; as `call`.
+
+    Each of `pauses` says for how many turns of the event loop a write has to wait.
+    """
     raw = body if isinstance(body, bytes) else json.dumps(body).encode()
     requests = [{"type": "http.request", "body": raw, "more_body": False}]
     answer = Answer()
@@ -255,6 +314,8 @@ async def call_app(
             if stalled is not None:
                 stalled.set()
                 await asyncio.get_running_loop().create_future()
+            for _ in range(0 if pauses is None else next(pauses, 0)):
+                await asyncio.sleep(0)
             if message.get("body"):
                 answer.writes.append(message["body"])
                 if on_write is not None:

@@ -64,6 +64,7 @@ class EngineClient:
         self._aborts: list[tuple[int, int | None]] = []
         self._reset_prefix_cache = False
         self._is_flushing = False
+        self._after_step: list[Callable[[], None]] = []
         self._next_id = 0
         self._info: EngineInfo | None = None
         self._ready: asyncio.Future[EngineInfo] | None = None
@@ -137,6 +138,13 @@ class EngineClient:
         """Forget a request whose last delta has been taken."""
         self._sinks.pop(request_id, None)
 
+    def after_step(self, callback: Callable[[], None]) -> None:
+        """Call back when all outputs of this step have been given to their sinks.
+
+        Only for sinks, while they are given a delta. The callback must not raise.
+        """
+        self._after_step.append(callback)
+
     def reset_prefix_cache(self) -> None:
         """Forget all cached prefixes before the next step."""
         self._reset_prefix_cache = True
@@ -204,6 +212,9 @@ class EngineClient:
             return
         for message in messages:
             self._take(message)
+        callbacks, self._after_step = self._after_step, []
+        for callback in callbacks:
+            callback()
 
     def _take(self, message: FromCore) -> None:
         if isinstance(message, StepOutputs):

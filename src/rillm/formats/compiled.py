@@ -22,6 +22,7 @@ Rule = tuple[Iterable[str], Action]
 _CACHED_FORMATS: Final = 256
 _JUNK: Final = frozenset(" \t\r\n]})\"',;")
 """What models write too much of at the end of a call."""
+_STAND_INS: Final = "\ud800-\udfff"
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,6 +30,8 @@ class Frame:
     """One place the output can be in."""
 
     markers: Markers
+    special: re.Pattern[str]
+    """Any character that a marker can begin with, or that stands for a token."""
     actions: dict[str, Action]
     at_start: str
 
@@ -94,7 +97,9 @@ class CompiledFormat:
         for kind in get_args(FrameKind):
             actions = self._actions(kind)
             bare = at_start if kind in ("content", "tools") else ""
-            self.frames[kind] = Frame(Markers(actions), actions, bare)
+            beginnings = "".join(sorted({re.escape(marker[0]) for marker in actions}))
+            special = re.compile(f"[{_STAND_INS}{beginnings}]")
+            self.frames[kind] = Frame(Markers(actions), special, actions, bare)
 
     def start(self, start: Literal["content", "reasoning"] | None) -> FrameKind:
         """The frame in which an output begins."""

@@ -9,14 +9,15 @@ from __future__ import annotations
 import logging
 import re
 import secrets
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any, Final, Literal
 
 from rillm.formats.call_section import CallSection
 from rillm.formats.compiled import Frame, FrameKind, compile_format
 from rillm.formats.description import Format, Route
-from rillm.formats.events import StreamEvent
-from rillm.formats.sink import NewId, Sink, random_id
+from rillm.formats.events import ContentDelta, ReasoningDelta, StreamEvent
+from rillm.formats.sink import NewId, Sink, TextRun, random_id
 from rillm.formats.source import Emit, Markers, Source, Steps
 from rillm.formats.syntax.base import Context, Schema
 from rillm.formats.syntax.header import pass_arguments
@@ -81,6 +82,16 @@ class Machine:
         self._is_between = False
         self._shown_open = reasoning.shown_open if reasoning is not None else ""
         self.faults = 0
+        self._shortcut: _Shortcut | None = None
+        frames, source, sink = self._format.frames, self._source, self._sink
+        self._shortcuts: dict[FrameKind, _Shortcut] = {
+            "content": _Shortcut(
+                frames["content"].special.search, source, sink.content_run, ContentDelta
+            ),
+            "reasoning": _Shortcut(
+                frames["reasoning"].special.search, source, sink.reasoning_run, ReasoningDelta
+            ),
+        }
         self._steps = self._run()
         next(self._steps)
 
@@ -99,12 +110,16 @@ class Machine:
         Returns:
             The events that have become certain.
         """
-        if text:
-            if self._shown_open:
-                self._sink.content(self._shown_open)
-                self._shown_open = ""
-            self._source.push(text)
-            self._advance()
+        if not text:
+            return self._sink.take()
+        shortcut = self._shortcut
+        if shortcut is not None and shortcut.takes(text):
+            return [shortcut.event(text)]
+        if self._shown_open:
+            self._sink.content(self._shown_open)
+            self._shown_open = ""
+        self._source.push(text)
+        self._advance()
         return self._sink.take()
 
     def finish(self, *, is_cut: bool = False) -> list[StreamEvent]:
@@ -147,6 +162,7 @@ class Machine:
             pass
         except Exception:  # noqa: BLE001
             self.faults += 1
+            self._shortcut = None
             _log.exception("a parser failed; the rest of the text is content")
             self._sink.raw(self._source.drop_raw())
             self._steps = self._pass_through()
@@ -185,7 +201,9 @@ class Machine:
                 marker = yield from self._header(frame)
             else:
                 self._is_between = True
+                self._shortcut = self._shortcuts.get(self._kind)
                 marker = yield from source.until(frame.markers, emits[self._kind])
+                self._shortcut = None
                 self._is_between = False
             if marker is None:
                 sink.end()
@@ -312,6 +330,26 @@ class Machine:
             return False
         self._sink.cut()
         return True
+
+
+@dataclass(frozen=True, slots=True)
+class _Shortcut:
+    """Where text flows between markers: text without any goes past the parsers."""
+
+    special: Callable[[str], object]
+    """Finds a character with which a marker can begin."""
+    source: Source
+    run: TextRun
+    event: type[ContentDelta] | type[ReasoningDelta]
+
+    def takes(self, text: str) -> bool:
+        """Whether `text` is one event and changes nothing."""
+        source = self.source
+        return (
+            source.position == len(source.text)
+            and self.special(text) is None
+            and self.run.flows(text)
+        )
 
 
 _CITED: Final = re.compile(r"[\d:,\[\] ]+")

@@ -89,6 +89,14 @@ class TextRun:
             self.has_shown = True
             self._emit(text)
 
+    def flows(self, text: str) -> bool:
+        """Whether all of `text` would be shown at once, and nothing else with it."""
+        if self.is_new or self._held:
+            return False
+        return text[-1:] not in self._tail or bool(
+            self._tail_start and self._tail_start not in text
+        )
+
     def _begin(self, text: str) -> str:
         """The text of a new run as far as it is certain; the rest is held."""
         if self._lead:
@@ -126,7 +134,14 @@ class TextRun:
 
 
 class Sink:
-    """Collects events; parsers see only its methods."""
+    """Collects events; parsers see only its methods.
+
+    Attributes:
+        content_run: the answer's text.
+        reasoning_run: the reasoning's.
+        is_reasoning: whether the output stands inside reasoning.
+        num_calls: those that were begun and not dropped.
+    """
 
     def __init__(
         self,
@@ -162,14 +177,14 @@ class Sink:
         self._visible = {**shown, **dict.fromkeys(hidden, "")}
         self._space = space
         self._reasoning_space = reasoning_space
-        self._content = TextRun(
+        self.content_run = TextRun(
             self._emit_content,
             front="" if space == "keep" else _SPACE,
             tail=_SPACE if space == "trim" else "",
             tail_start="" if " " in reasoning_space else "\n",
         )
-        self._reasoning = TextRun(self._emit_reasoning, front="", tail=reasoning_space)
-        self._reasoning.restart(reasoning_space)
+        self.reasoning_run = TextRun(self._emit_reasoning, front="", tail=reasoning_space)
+        self.reasoning_run.restart(reasoning_space)
         self._is_open = False
         self._was_called = False
         self._is_mute = False
@@ -186,11 +201,11 @@ class Sink:
 
     def content(self, text: str) -> None:
         """Add to the answer."""
-        self._content.add(text)
+        self.content_run.add(text)
 
     def reasoning(self, text: str) -> None:
         """Add to the reasoning."""
-        self._reasoning.add(text)
+        self.reasoning_run.add(text)
 
     def drop(self, text: str) -> None:
         """Take text that is no part of the answer."""
@@ -198,39 +213,39 @@ class Sink:
     @property
     def is_at_start(self) -> bool:
         """Whether the answer has no text yet since the last marker."""
-        return self._content.is_new
+        return self.content_run.is_new
 
     def open_reasoning(self) -> None:
         """A reasoning fence was opened."""
         self.is_reasoning = True
-        self._reasoning.restart(self._reasoning_space)
+        self.reasoning_run.restart(self._reasoning_space)
 
     def close_reasoning(self) -> None:
         """The fence was closed, or a call ended the reasoning."""
         self.is_reasoning = False
-        self._reasoning.drop_space()
-        self._content.restart(self._reasoning_space)
+        self.reasoning_run.drop_space()
+        self.content_run.restart(self._reasoning_space)
 
     def absorb(self) -> None:
         """A marker that means nothing here: it is not shown, nor is whitespace that touches it."""
         if not self.is_reasoning:
-            self._content.drop_space()
-            self._content.restart(self._reasoning_space)
-        elif self._reasoning.is_new:
-            self._reasoning.restart(self._reasoning_space)
+            self.content_run.drop_space()
+            self.content_run.restart(self._reasoning_space)
+        elif self.reasoning_run.is_new:
+            self.reasoning_run.restart(self._reasoning_space)
 
     def forget(self) -> None:
         """Forget what was emitted, and whitespace that is held: it was the prompt's."""
         self.take()
         self.num_calls = 0
         self._was_called = False
-        self._content.has_shown = False
-        self._content.restart("")
-        self._reasoning.restart(self._reasoning_space)
+        self.content_run.has_shown = False
+        self.content_run.restart("")
+        self.reasoning_run.restart(self._reasoning_space)
 
     def raw(self, text: str) -> None:
         """Show text that looked like a call and is none."""
-        run = self._reasoning if self.is_reasoning else self._content
+        run = self.reasoning_run if self.is_reasoning else self.content_run
         run.add(self.spell(text))
 
     # Calls
@@ -240,7 +255,7 @@ class Sink:
         self.cut()
         if self.is_reasoning:
             self.close_reasoning()
-        self._content.drop_space()
+        self.content_run.drop_space()
         self._is_open = self._was_called = True
         self._is_mute = self._is_muted or (self.num_calls > 0 and not self._is_parallel)
         self._fragments = []
@@ -302,16 +317,16 @@ class Sink:
 
     def after_call(self) -> None:
         """Content may follow a call: whitespace parts it from what went before, if anything."""
-        is_between = self._space == "keep" or self._content.has_shown
-        self._content.restart("" if is_between else _SPACE)
+        is_between = self._space == "keep" or self.content_run.has_shown
+        self.content_run.restart("" if is_between else _SPACE)
 
     def end(self) -> None:
         """Nothing follows."""
         self.cut()
-        self._reasoning.flush()
-        if self._was_called and self._content.is_new:
-            self._content.drop_space()
-        self._content.flush()
+        self.reasoning_run.flush()
+        if self._was_called and self.content_run.is_new:
+            self.content_run.drop_space()
+        self.content_run.flush()
 
     def spell(self, text: str) -> str:
         """The text with token markers written out."""

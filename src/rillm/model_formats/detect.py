@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 from rillm.formats.description import Evidence, Format
-from rillm.formats.registry import combine_formats, reasoning_formats, tool_formats
+from rillm.formats.registry import reasoning_formats, tool_formats
 
 _TEMPLATE: Final = 8.0
 _TOKENS: Final = 4.0
@@ -51,12 +51,6 @@ class Detected:
 
     tool: Match | None
     reasoning: Match | None
-
-    def combined(self) -> Format:
-        """One format of both."""
-        tool = None if self.tool is None else self.tool.format
-        reasoning = None if self.reasoning is None else self.reasoning.format
-        return combine_formats(tool, reasoning)
 
 
 def detect(traits: ModelTraits) -> Detected:

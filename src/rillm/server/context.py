@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator, Callable, Sequence
-from contextlib import aclosing
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
-from typing import Protocol, TypeVar
+from typing import TypeVar
 
 from starlette.requests import Request
 from starlette.responses import Response
@@ -15,8 +15,13 @@ from rillm.output_formats import OutputFormats
 from rillm.server.models import ServedModel
 from rillm.server.protocol import INLINE_BODY_BYTES
 from rillm.server.serving_engine import ServingEngine
-from rillm.server.sse import EventStreamResponse, json_response, until_disconnect
-from rillm.streams import ChoiceDelta, ChoiceResult, EventStream
+from rillm.server.sse import (
+    ChunkEncoder,
+    EventStreamResponse,
+    json_response,
+    until_disconnect,
+)
+from rillm.streams import ChoiceResult, EventStream
 from rillm.text.tokenizer import Tokenizer
 
 T = TypeVar("T")
@@ -39,27 +44,21 @@ class TextContext:
     """Every answer says how long things took."""
 
 
-class ChunkEncoder(Protocol):
-    """Makes a stream's bytes."""
+def answer_stream(
+    stream: EventStream,
+    encoder: ChunkEncoder,
+    request_id: str,
+    running: AbstractContextManager[None] | None = None,
+) -> Response:
+    """Answer with a stream of events.
 
-    def encode(self, deltas: Sequence[ChoiceDelta]) -> bytes:
-        """Encode what one engine output changed; may be empty."""
-
-    def end(self) -> bytes:
-        """Encode what follows the last finish."""
-
-
-def answer_stream(stream: EventStream, encoder: ChunkEncoder, request_id: str) -> Response:
-    """Answer with a stream of events."""
-
-    async def chunks() -> AsyncGenerator[bytes, None]:
-        async with aclosing(stream.deltas()) as batches:
-            async for deltas in batches:
-                if encoded := encoder.encode(deltas):
-                    yield encoded
-        yield encoder.end()
-
-    return EventStreamResponse(chunks(), request_id)
+    Args:
+        stream: not yet started.
+        encoder: makes its bytes.
+        request_id: for the header.
+        running: entered while the stream is read.
+    """
+    return EventStreamResponse(stream, encoder, request_id, running)
 
 
 async def answer_whole(
@@ -67,14 +66,23 @@ async def answer_whole(
     stream: EventStream,
     encode: Callable[[Sequence[ChoiceResult]], bytes],
     request_id: str,
+    running: AbstractContextManager[None] | None = None,
 ) -> Response:
     """Answer with one body, made of the stream read to its end.
+
+    Args:
+        http: the request.
+        stream: not yet started.
+        encode: makes the body.
+        request_id: for the header.
+        running: entered while the stream is read.
 
     Raises:
         ClientDisconnect: the client went away first.
         RillmError: the request is refused, or generation failed.
     """
-    results = await until_disconnect(http.receive, stream.collect())
+    with running or nullcontext():
+        results = await until_disconnect(http.receive, stream.collect())
     return json_response(encode(results), request_id)
 
 

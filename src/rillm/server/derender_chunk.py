@@ -7,7 +7,6 @@ into one here, because a caller gets one answer for each chunk it sends.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from contextlib import aclosing
 from typing import Any
 
 import msgspec
@@ -97,10 +96,10 @@ async def _new_deltas(stream: ToldStream, state: StreamState) -> list[ChoiceDelt
     """The last output's, after what was told before. Moves the state's count of reasoning on."""
     before = counted = 0
     deltas: list[ChoiceDelta] = []
-    async with aclosing(stream.deltas()) as batches:
-        async for batch in batches:
-            deltas = batch
-            before, counted = counted, stream.usage().reasoning_tokens
+    await stream.start()
+    while not stream.is_finished:
+        deltas = stream.take()
+        before, counted = counted, stream.usage().reasoning_tokens
     state.reasoning_tokens += counted - before
     return deltas
 

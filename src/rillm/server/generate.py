@@ -7,8 +7,8 @@ refused is refused before a stream begins. Here they are always on.
 from __future__ import annotations
 
 import time
-from collections.abc import AsyncGenerator, Iterator
-from contextlib import aclosing, contextmanager
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Final
 
 import msgspec
@@ -18,6 +18,7 @@ from starlette.responses import Response
 from rillm.choice_parser import OutputFormat
 from rillm.errors import InvalidRequestError
 from rillm.output_formats import OutputFormats
+from rillm.server.context import answer_stream, answer_whole
 from rillm.server.generate_chunks import GenerateAnswer, GenerateChunkEncoder, generate_response
 from rillm.server.generate_request import (
     AbortRequest,
@@ -36,9 +37,8 @@ from rillm.server.protocol import (
     request_id_of,
 )
 from rillm.server.serving_engine import ServingEngine
-from rillm.server.sse import EventStreamResponse, json_response, until_disconnect
 from rillm.server.tools import check_reads_calls, read_tools
-from rillm.streams import ChoiceResult, EventStream, Generation
+from rillm.streams import EventStream, Generation
 from rillm.text.tokenizer import Tokenizer
 
 _ID_PREFIX: Final = "generate-tokens-"
@@ -105,11 +105,18 @@ class Generate:
             ],
         )
         answer = self._answer(request, context, request_id, model)
+        running = self._registered(stream, answer)
+        tokenizer = self._tokenizer
         if request.stream:
-            return EventStreamResponse(self._chunks(stream, answer), request_id)
-        results = await until_disconnect(http.receive, self._collect(stream, answer))
-        body = generate_response(answer, stream, results, self._tokenizer)
-        return json_response(body, request_id)
+            encoder = GenerateChunkEncoder(answer, stream, tokenizer)
+            return answer_stream(stream, encoder, request_id, running)
+        return await answer_whole(
+            http,
+            stream,
+            lambda results: generate_response(answer, stream, results, tokenizer),
+            request_id,
+            running,
+        )
 
     async def abort(self, http: Request) -> Response:
         """End requests by the ids that their answers have; unknown ones are ignored.
@@ -175,21 +182,6 @@ class Generate:
             shows_tokens=not hides_reasoning,
             reasoning_fields=() if hides_reasoning else self._reasoning_fields,
         )
-
-    async def _collect(self, stream: EventStream, answer: GenerateAnswer) -> list[ChoiceResult]:
-        with self._registered(stream, answer):
-            return await stream.collect()
-
-    async def _chunks(
-        self, stream: EventStream, answer: GenerateAnswer
-    ) -> AsyncGenerator[bytes, None]:
-        encoder = GenerateChunkEncoder(answer, stream, self._tokenizer)
-        with self._registered(stream, answer):
-            async with aclosing(stream.deltas()) as batches:
-                async for deltas in batches:
-                    if chunks := encoder.encode(deltas):
-                        yield chunks
-        yield encoder.end()
 
     @contextmanager
     def _registered(self, stream: EventStream, answer: GenerateAnswer) -> Iterator[None]:

@@ -53,6 +53,11 @@ class Heartbeat:
         self._beating: asyncio.Task[None] | None = None
         self._timer = timers.call_later(seconds, self._look) if seconds else None
 
+    @property
+    def is_beating(self) -> bool:
+        """Whether a comment line is being written."""
+        return self._beating is not None
+
     async def settle(self) -> None:
         """Wait for a beat that is just being written."""
         if self._beating is not None:

@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 import time
 from bisect import bisect_left
-from collections.abc import AsyncGenerator, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any, Final
 
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
@@ -27,6 +27,7 @@ from rillm.server.paths import PROBE_PATHS, route_path
 from rillm.server.sampling import SamplingDefaults
 from rillm.server.serving_engine import ModelFacts, ServingEngine
 from rillm.server.sse import RAW_SEND
+from rillm.streams import Outputs
 from rillm.text.tokenizer import Tokenizer
 
 _METHODS: Final = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"})
@@ -84,7 +85,7 @@ class ObservedEngine:
         """The engine's."""
         return self._engine.engine_stats
 
-    def generate(
+    async def open_stream(
         self,
         prompt: TokensPrompt,
         sampling_params: SamplingParams,
@@ -92,92 +93,129 @@ class ObservedEngine:
         *,
         priority: int = 0,
         stand_ins: Mapping[int, str] | None = None,
-    ) -> AsyncGenerator[RequestOutput, None]:
-        """Stream one request's outputs, as the engine does."""
-        outputs = self._engine.generate(
-            prompt, sampling_params, request_id, priority=priority, stand_ins=stand_ins
-        )
+    ) -> ObservedOutputs:
+        """Submit one request, as the engine does."""
         record = CURRENT.get()
+        tally = _Tally(self._metrics, sampling_params, record)
         if record is not None:
             # A loaded engine takes or refuses a request before it first waits for anything.
             record.is_admitted = self._engine.ready_info is not None
-        return self._count(outputs, _Tally(self._metrics, sampling_params, record))
-
-    async def _count(
-        self, outputs: AsyncGenerator[RequestOutput, None], tally: _Tally
-    ) -> AsyncGenerator[RequestOutput, None]:
-        metrics, histogram = self._metrics, self._metrics.inter_token
-        counts, reasons = tally.counts, tally.reasons
-        last_time = 0.0
-        metrics.num_open += 1
         try:
-            # On the path of a token: written out here, since calls would cost as much again.
-            async for output in outputs:
-                longest = 0
-                for choice in output.outputs:
-                    if num_new := len(choice.token_ids):
-                        counts[choice.index] += num_new
-                        metrics.generation_tokens += num_new
-                        if num_new > longest:
-                            longest = num_new
-                    if choice.finish_reason is not None:
-                        reasons[choice.index] = choice.finish_reason
-                if longest:
-                    time_now = _now()
-                    if last_time:
-                        gap = time_now - last_time
-                        histogram.counts[bisect_left(histogram.bounds, gap / longest)] += longest
-                        histogram.sum += gap
-                    else:
-                        tally.add_first(output, time_now, longest)
-                    last_time = time_now
-                tally.last_output = output
-                yield output
-        except RequestError:
-            tally.is_refused = True
-            raise
-        except CapacityError:
-            tally.is_refused = True
-            metrics.rejections += 1
-            raise
-        except Exception:
-            tally.open_reason = "error"
-            raise
-        finally:
-            metrics.num_open -= 1
-            await outputs.aclose()
+            outputs = await self._engine.open_stream(
+                prompt, sampling_params, request_id, priority=priority, stand_ins=stand_ins
+            )
+        except BaseException as error:
+            tally.fail(error)
             tally.close()
+            raise
+        return ObservedOutputs(outputs, tally)
+
+
+class ObservedOutputs:
+    """One request's outputs, counted as they are taken."""
+
+    def __init__(self, outputs: Outputs, tally: _Tally) -> None:
+        self._outputs = outputs
+        self._tally = tally
+        self._is_closed = False
+
+    @property
+    def on_ready(self) -> Callable[[], None]:
+        """The engine's."""
+        return self._outputs.on_ready
+
+    @on_ready.setter
+    def on_ready(self, callback: Callable[[], None]) -> None:
+        self._outputs.on_ready = callback
+
+    @property
+    def is_finished(self) -> bool:
+        """The engine's."""
+        return self._outputs.is_finished
+
+    def take(self) -> RequestOutput | None:
+        """What there is to read, or None; as the engine."""
+        try:
+            output = self._outputs.take()
+        except Exception as error:
+            self._tally.fail(error)
+            raise
+        if output is not None:
+            self._tally.add(output)
+        return output
+
+    def close(self) -> None:
+        """Close the engine's; the request counts as ended."""
+        if not self._is_closed:
+            self._is_closed = True
+            self._outputs.close()
+            self._tally.close()
 
 
 class _Tally:
     """What one request of the engine has produced so far."""
 
     __slots__ = (
+        "_counts",
+        "_is_refused",
+        "_last_output",
+        "_last_time",
         "_metrics",
+        "_open_reason",
         "_params",
+        "_reasons",
         "_record",
         "_started",
-        "counts",
-        "is_refused",
-        "last_output",
-        "open_reason",
-        "reasons",
     )
 
     def __init__(
         self, metrics: ServerMetrics, params: SamplingParams, record: RequestRecord | None
     ) -> None:
-        self.counts = [0] * params.n
-        self.reasons: list[str | None] = [None] * params.n
-        self.last_output: RequestOutput | None = None
-        self.is_refused = False
-        self.open_reason = "abort"
+        self._counts = [0] * params.n
+        self._reasons: list[str | None] = [None] * params.n
+        self._last_output: RequestOutput | None = None
+        self._last_time = 0.0
+        self._is_refused = False
+        self._open_reason = "abort"
         self._metrics = metrics
         self._params = params
         self._record = record
         self._started = _now() if record is None else record.started
+        metrics.num_open += 1
 
-    def add_first(self, output: RequestOutput, time_now: float, longest: int) -> None:
+    def add(self, output: RequestOutput) -> None:
+        """Count an output. On the path of a token, hence all in one piece."""
+        metrics = self._metrics
+        longest = 0
+        for choice in output.outputs:
+            if num_new := len(choice.token_ids):
+                self._counts[choice.index] += num_new
+                metrics.generation_tokens += num_new
+                if num_new > longest:
+                    longest = num_new
+            if choice.finish_reason is not None:
+                self._reasons[choice.index] = choice.finish_reason
+        if longest:
+            time_now = _now()
+            if self._last_time:
+                gap = time_now - self._last_time
+                histogram = metrics.inter_token
+                histogram.counts[bisect_left(histogram.bounds, gap / longest)] += longest
+                histogram.sum += gap
+            else:
+                self._add_first(output, time_now, longest)
+            self._last_time = time_now
+        self._last_output = output
+
+    def fail(self, error: BaseException) -> None:
+        """Take note of how the request ends."""
+        if isinstance(error, RequestError | CapacityError):
+            self._is_refused = True
+            self._metrics.rejections += isinstance(error, CapacityError)
+        elif isinstance(error, Exception):
+            self._open_reason = "error"
+
+    def _add_first(self, output: RequestOutput, time_now: float, longest: int) -> None:
         """Count a first output with tokens.
 
         A whole answer comes at once; when its tokens were made, the engine says.
@@ -193,18 +231,19 @@ class _Tally:
             self._record.first_token = first_token
 
     def close(self) -> None:
-        """Count the request as ended; choices that are still open end with `open_reason`."""
-        if self.is_refused:
+        """Count the request as ended; choices that are still open end with abort, or the error."""
+        self._metrics.num_open -= 1
+        if self._is_refused:
             return
-        output, record = self.last_output, self._record
-        reasons = [reason or self.open_reason for reason in self.reasons]
+        output, record = self._last_output, self._record
+        reasons = [reason or self._open_reason for reason in self._reasons]
         self._metrics.finish_reasons.update(reasons)
         if record is not None:
             record.finish_reasons += reasons
-            if record.aborted_by is None and "abort" in self.reasons:
+            if record.aborted_by is None and "abort" in self._reasons:
                 record.aborted_by = "request"
         if output is not None:
-            self._add_request(output, sum(self.counts), max(self.counts))
+            self._add_request(output, sum(self._counts), max(self._counts))
 
     def _add_request(self, output: RequestOutput, num_tokens: int, longest: int) -> None:
         metrics, record = self._metrics, self._record

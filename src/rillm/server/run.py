@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import errno
+import gc
 import logging
 import os
 import signal
@@ -41,6 +42,9 @@ _REASONING_FIELDS = {
     "reasoning": ("reasoning",),
     "both": ("reasoning_content", "reasoning"),
 }
+
+_YOUNG_OBJECTS = 50_000
+"""Made, and not freed, before the garbage collector looks at them."""
 
 _SHUTDOWN_GRACE_S = 5
 """Time to send the errors."""
@@ -269,6 +273,7 @@ class _Server(uvicorn.Server):
         except RillmError as error:
             self.should_exit = True
             return error
+        _settle_garbage_collector()
         host = f"[{self._config.host}]" if ":" in self._config.host else self._config.host
         logger.info(
             "rillm %s %s, at %s://%s:%d",
@@ -279,6 +284,16 @@ class _Server(uvicorn.Server):
             port,
         )
         return None
+
+
+def _settle_garbage_collector() -> None:
+    """Keep what is loaded out of garbage collection, which costs a tenth of a token otherwise.
+
+    Streams leave next to nothing that only a collection frees: it may come rarely.
+    """
+    gc.collect()
+    gc.freeze()
+    gc.set_threshold(_YOUNG_OBJECTS)
 
 
 async def _serve(server: _Server, listener: socket.socket) -> None:

@@ -5,20 +5,22 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import AsyncGenerator, Coroutine
-from contextlib import aclosing
-from typing import Any, TypeVar
+from collections.abc import Awaitable, Coroutine, Sequence
+from contextlib import AbstractContextManager, closing, nullcontext
+from typing import Any, Protocol, TypeVar
 
 import msgspec
 from starlette.requests import ClientDisconnect
 from starlette.responses import Response
-from starlette.types import Receive, Scope, Send
+from starlette.types import Message, Receive, Scope, Send
 
 from rillm.errors import RillmError
 from rillm.server.access_log import CURRENT
+from rillm.server.eager import run_to_pause
 from rillm.server.errors import JSON, error_body
 from rillm.server.heartbeat import PING, Heartbeat
 from rillm.server.options import options_of
+from rillm.streams import ChoiceDelta, EventStream
 
 T = TypeVar("T")
 
@@ -80,20 +82,46 @@ def json_response(body: bytes, request_id: str) -> Response:
     return Response(body, headers={"X-Request-Id": request_id}, media_type=JSON)
 
 
-class EventStreamResponse(Response):
-    """Sends each item of a generator as one write, headers with the first.
+class ChunkEncoder(Protocol):
+    """Makes a stream's bytes."""
 
-    The first item is awaited before the status line, so that what is refused lazily still gets
-    a status of its own. After it, an error is the stream's last data, followed by `[DONE]`.
+    def encode(self, deltas: Sequence[ChoiceDelta]) -> bytes:
+        """Encode what has changed; may be empty."""
+
+    def end(self) -> bytes:
+        """Encode what follows the last finish."""
+
+
+class EventStreamResponse(Response):
+    """Sends what an encoder makes of a stream of events, headers with the first bytes.
+
+    These are awaited before the status line, so that what is refused lazily still gets a status
+    of its own. After them, an error is the stream's last data, followed by `[DONE]`.
 
     A stream that has been silent for the application's `heartbeat_seconds` gets a comment line.
-    Where even the first item takes longer than that, headers go out with the comment, once the
+    Where even the first bytes take longer than that, headers go out with the comment, once the
     engine has taken the request: no refusal can follow then, only a failure.
     """
 
-    def __init__(self, chunks: AsyncGenerator[bytes, None], request_id: str) -> None:
+    def __init__(
+        self,
+        stream: EventStream,
+        encoder: ChunkEncoder,
+        request_id: str,
+        running: AbstractContextManager[None] | None = None,
+    ) -> None:
+        """Prepare an answer.
+
+        Args:
+            stream: not yet started.
+            encoder: makes its bytes.
+            request_id: for the header.
+            running: entered while the stream is read.
+        """
         super().__init__()
-        self._chunks = chunks
+        self._stream = stream
+        self._encoder = encoder
+        self._running = running or nullcontext()
         self._started = False
         self._start_message = {
             "type": "http.response.start",
@@ -105,39 +133,40 @@ class EventStreamResponse(Response):
         """Answer one request.
 
         Raises:
-            ClientDisconnect: the client went away before the first chunk.
-            Exception: what the generator raised before its first chunk.
+            ClientDisconnect: the client went away before the first bytes.
+            Exception: what the stream raised before its first bytes.
         """
         seconds = options_of(scope).heartbeat_seconds
         try:
-            await until_disconnect(receive, self._stream(send, scope[RAW_SEND], seconds))
+            await until_disconnect(receive, self._send(send, scope[RAW_SEND], seconds))
         except ClientDisconnect:
             if not self._started:
                 raise
 
-    async def _stream(self, send: Send, raw_send: Send, seconds: float) -> None:
+    async def _send(self, send: Send, raw_send: Send, seconds: float) -> None:
         async def beat() -> None:
             if not self._started:
                 record = CURRENT.get()
                 if record is None or not record.is_admitted:
                     return
                 await self._start(send)
-            await raw_send({"type": "http.response.body", "body": PING, "more_body": True})
+            await raw_send(_body(PING))
 
         heartbeat = Heartbeat(seconds, beat, asyncio.get_running_loop())
+        pump = _Pump(self._stream, self._encoder, raw_send, heartbeat)
         try:
-            async with aclosing(self._chunks) as chunks:
-                async for chunk in chunks:
-                    if not self._started:
-                        await heartbeat.settle()
-                        await self._start(send)
-                    await raw_send({"type": "http.response.body", "body": chunk, "more_body": True})
-                    heartbeat.last_write = _now()
+            with self._running, closing(self._stream):
+                await self._stream.start()
+                chunk = await pump.first()
+                await heartbeat.settle()
+                await self._start(send)
+                await pump.run(chunk)
+            await raw_send(_body(self._encoder.end()))
         except Exception as error:
             await heartbeat.settle()
             if not self._started:
                 raise
-            await raw_send({"type": "http.response.body", "body": _last(error), "more_body": True})
+            await raw_send(_body(_last(error)))
         finally:
             heartbeat.stop()
         await raw_send({"type": "http.response.body", "body": b"", "more_body": False})
@@ -147,6 +176,93 @@ class EventStreamResponse(Response):
         if not self._started:
             await send(self._start_message)
             self._started = True
+
+
+class _Pump:
+    """Passes a stream on to a socket.
+
+    While its reader keeps up, the engine's client calls and the bytes are written, with no task
+    in between. Where the socket takes no more, a task waits for it, and what comes meanwhile
+    merges in the engine's client.
+    """
+
+    def __init__(
+        self, stream: EventStream, encoder: ChunkEncoder, raw_send: Send, heartbeat: Heartbeat
+    ) -> None:
+        self._stream = stream
+        self._encoder = encoder
+        self._raw_send = raw_send
+        self._heartbeat = heartbeat
+        self._idle: asyncio.Future[None] | None = None
+        """What the task waits for while there is nothing for it to do."""
+        self._writing: Awaitable[None] | None = None
+        """The rest of a write that the socket did not take at once."""
+
+    async def first(self) -> bytes:
+        """Wait for the first bytes; empty where there are none at all."""
+        self._stream.on_ready = self._wake
+        while not (chunk := self._next()) and not self._stream.is_finished:
+            await self._wait()
+        return chunk
+
+    async def run(self, chunk: bytes) -> None:
+        """Write, until everything has been taken.
+
+        Args:
+            chunk: what is already to be written.
+        """
+        self._stream.on_ready = self._push
+        while True:
+            if chunk:
+                await self._raw_send(_body(chunk))
+                self._heartbeat.last_write = _now()
+            if self._stream.is_finished:
+                return
+            chunk = self._next()
+            if not chunk and not self._stream.is_finished:
+                await self._wait()
+                if self._writing is not None:
+                    writing, self._writing = self._writing, None
+                    await writing
+                    self._heartbeat.last_write = _now()
+                await self._heartbeat.settle()
+
+    def _next(self) -> bytes:
+        deltas = self._stream.take()
+        return self._encoder.encode(deltas) if deltas else b""
+
+    async def _wait(self) -> None:
+        self._idle = asyncio.get_running_loop().create_future()
+        try:
+            await self._idle
+        finally:
+            self._idle = None
+
+    def _wake(self) -> None:
+        if self._idle is not None and not self._idle.done():
+            self._idle.set_result(None)
+
+    def _push(self) -> None:
+        """Write what is new at once, if nothing else is being written."""
+        idle = self._idle
+        if idle is None or idle.done():
+            return
+        if self._heartbeat.is_beating:
+            idle.set_result(None)
+            return
+        try:
+            if chunk := self._next():
+                self._writing = run_to_pause(self._raw_send(_body(chunk)))
+                self._heartbeat.last_write = _now()
+        except Exception as error:  # noqa: BLE001 - for the task to deal with
+            idle.set_exception(error)
+        else:
+            if self._writing is not None or self._stream.is_finished:
+                idle.set_result(None)
+
+
+def _body(chunk: bytes) -> Message:
+    return {"type": "http.response.body", "body": chunk, "more_body": True}
 
 
 def _last(error: Exception) -> bytes:

@@ -5,7 +5,8 @@ So what is made of them is made by the join and the encoders, as of a live engin
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, Mapping, Sequence
+from collections import deque
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from rillm.engine.messages import (
@@ -41,7 +42,7 @@ class ToldEngine:
         self._tokenizer = tokenizer
         self._told = told
 
-    async def generate(
+    async def open_stream(
         self,
         prompt: TokensPrompt,
         sampling_params: SamplingParams,
@@ -49,8 +50,8 @@ class ToldEngine:
         *,
         priority: int = 0,
         stand_ins: Mapping[int, str] | None = None,
-    ) -> AsyncGenerator[RequestOutput, None]:
-        """Stream one request's outputs, one for each step, be it empty."""
+    ) -> ToldOutputs:
+        """Play what was told of one request."""
         del priority
         request = EngineRequest(
             request_id=0,
@@ -61,12 +62,48 @@ class ToldEngine:
         state = RequestState(
             processed, request_id, self._tokenizer, keeps_metrics=False, stand_ins=stand_ins
         )
-        for step in self._told[request_id].steps:
-            for delta in step:
-                state.add(delta)
-            yield state.take() or RequestOutput(
-                request_id, None, request.prompt_token_ids, [], finished=False
-            )
+        return ToldOutputs(
+            request_id, request.prompt_token_ids, state, self._told[request_id].steps
+        )
+
+
+class ToldOutputs:
+    """One request's outputs, one for each step, be it empty."""
+
+    def __init__(
+        self,
+        request_id: str,
+        prompt_token_ids: list[int],
+        state: RequestState,
+        steps: Sequence[Sequence[TokenDelta]],
+    ) -> None:
+        self.on_ready: Callable[[], None] = _nobody
+        self._request_id = request_id
+        self._prompt_token_ids = prompt_token_ids
+        self._state = state
+        self._steps = deque(steps)
+
+    @property
+    def is_finished(self) -> bool:
+        """Whether all steps have been taken."""
+        return not self._steps
+
+    def take(self) -> RequestOutput:
+        """The next step's output."""
+        for delta in self._steps.popleft():
+            self._state.add(delta)
+        if self._steps:
+            self.on_ready()
+        return self._state.take() or RequestOutput(
+            self._request_id, None, self._prompt_token_ids, [], finished=False
+        )
+
+    def close(self) -> None:
+        """Nothing is held."""
+
+
+def _nobody() -> None:
+    """Tell nobody."""
 
 
 class ToldStream(EventStream):

@@ -1,0 +1,97 @@
+"""One request on its way from an engine to its reader.
+
+The reader is told that there is something to take, and takes it when it likes: what it has not
+taken is merged, so a slow reader gets fewer, larger outputs. `take` is a plain call, so that an
+output can be passed on to a socket without waking a task.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncGenerator, Callable
+from typing import Any
+
+from rillm.errors import RillmError
+from rillm.output_processor import RequestState
+from rillm.outputs import RequestOutput
+
+
+class OutputStream:
+    """The reading end of one request; whoever feeds it fills `state` and calls `wake`.
+
+    Attributes:
+        request_id: the caller's name for the request.
+        state: what has been produced and not yet taken; there once the request has begun.
+        on_ready: called when there may be something to take; the reader sets it. It must not
+            raise. What came before it was set is not announced: take first, then wait.
+    """
+
+    state: RequestState
+
+    def __init__(self, request_id: str, release: Callable[[Any], None]) -> None:
+        """Begin a stream.
+
+        Args:
+            request_id: the caller's name for it.
+            release: called once with this stream when it is closed.
+        """
+        self.request_id = request_id
+        self.on_ready: Callable[[], None] = _nobody
+        self._release = release
+        self._is_closed = False
+        self._error: RillmError | None = None
+
+    @property
+    def is_finished(self) -> bool:
+        """Whether the last output has been taken."""
+        return self.state.is_finished
+
+    def take(self) -> RequestOutput | None:
+        """What there is to read, or None.
+
+        Raises:
+            RillmError: the request was refused, or failed; all that came before has been taken.
+        """
+        output = self.state.take()
+        if output is None and self._error is not None:
+            raise self._error
+        return output
+
+    def wake(self) -> None:
+        """Let the reader look."""
+        self.on_ready()
+
+    def fail(self, error: RillmError) -> None:
+        """End with an error, after what has come so far."""
+        self._error = self._error or error
+        self.wake()
+
+    def close(self) -> None:
+        """Forget the request; aborts it unless it has finished. Idempotent."""
+        if not self._is_closed:
+            self._is_closed = True
+            self.on_ready = _nobody
+            self._release(self)
+
+    async def read(self) -> AsyncGenerator[RequestOutput, None]:
+        """Yield outputs to the last one; closes the stream at the end, and when left early.
+
+        Raises:
+            RillmError: as `take`.
+        """
+        changed = asyncio.Event()
+        self.on_ready = changed.set
+        try:
+            while not self.is_finished:
+                output = self.take()
+                if output is not None:
+                    yield output
+                else:
+                    await changed.wait()
+                    changed.clear()
+        finally:
+            self.close()
+
+
+def _nobody() -> None:
+    """Tell nobody."""
