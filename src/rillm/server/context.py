@@ -15,7 +15,13 @@ from rillm.output_formats import OutputFormats
 from rillm.server.models import ServedModel
 from rillm.server.protocol import INLINE_BODY_BYTES
 from rillm.server.serving_engine import ServingEngine
-from rillm.server.sse import EventStreamResponse, json_response, until_disconnect
+from rillm.server.sse import (
+    OPENAI,
+    EventStreamResponse,
+    StreamForm,
+    json_response,
+    until_disconnect,
+)
 from rillm.streams import ChoiceDelta, ChoiceResult, EventStream
 from rillm.text.tokenizer import Tokenizer
 
@@ -49,7 +55,9 @@ class ChunkEncoder(Protocol):
         """Encode what follows the last finish."""
 
 
-def answer_stream(stream: EventStream, encoder: ChunkEncoder, request_id: str) -> Response:
+def answer_stream(
+    stream: EventStream, encoder: ChunkEncoder, request_id: str, form: StreamForm = OPENAI
+) -> Response:
     """Answer with a stream of events."""
 
     async def chunks() -> AsyncGenerator[bytes, None]:
@@ -59,7 +67,7 @@ def answer_stream(stream: EventStream, encoder: ChunkEncoder, request_id: str) -
                     yield encoded
         yield encoder.end()
 
-    return EventStreamResponse(chunks(), request_id)
+    return EventStreamResponse(chunks(), request_id, form)
 
 
 async def answer_whole(
