@@ -6,7 +6,7 @@ import json
 from collections.abc import AsyncGenerator, Mapping, Sequence
 from typing import Any
 
-from scripted_engine import BUNDLED_TOKENIZER, ScriptedEngine, call, delta
+from scripted_engine import BUNDLED_TOKENIZER, ScriptedEngine, Step, call, delta
 
 from rillm.formats.registry import combine
 from rillm.input_processor import TokensPrompt
@@ -49,7 +49,7 @@ class CutEngine(ScriptedEngine):
         super().__init__()
         self._text = text
         self._ends = ends
-        self._last = [delta(0, "", [8], finish, stop_reason)]
+        self.last: Step = [delta(0, "", [8], finish, stop_reason)]
 
     async def generate(
         self,
@@ -65,7 +65,7 @@ class CutEngine(ScriptedEngine):
         text = detokenizer.push(tokenizer.encode(self._text)) + detokenizer.finish()
         ends = sorted(min(end, len(text)) for end in self._ends)
         pieces = [text[a:b] for a, b in zip([0, *ends], [*ends, len(text)], strict=True)]
-        self._steps = (*([delta(0, piece)] for piece in pieces), self._last)
+        self._steps = (*([delta(0, piece)] for piece in pieces), self.last)
         async for output in super().generate(
             prompt, sampling_params, request_id, priority=priority, stand_ins=stand_ins
         ):

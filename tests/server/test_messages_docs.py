@@ -88,7 +88,7 @@ async def test_events_and_deltas_are_those_that_are_sent() -> None:
     body = REQUEST | {"stream": True}
     spoken = await call(CutEngine(f"<think>\nhm\n</think>\n\nSo.\n{TIDE}"), MESSAGES, body)
     broken = CutEngine("So.")
-    broken._last = EngineGenerateError("broken")  # type: ignore[assignment]
+    broken.last = EngineGenerateError("broken")
     failed = await call(broken, MESSAGES, body)
 
     events = read_events(spoken.body) + read_events(failed.body)
