@@ -76,6 +76,11 @@ PROMPT_ROWS: list[tuple[dict[str, Any], str]] = [
 ]
 ROWS: list[tuple[dict[str, Any], str]] = [
     *PROMPT_ROWS,
+    (
+        {"output_config": {"format": {"type": "json_schema", "schema": {"type": 5}}}},
+        "output_config.format",
+    ),
+    ({"output_format": {"type": "json_schema", "schema": {"type": 5}}}, "output_config.format"),
     ({"max_tokens": None}, "max_tokens"),
     ({"max_tokens": -1}, "max_tokens"),
     ({"max_tokens": 2**63}, "max_tokens"),
