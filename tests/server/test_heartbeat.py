@@ -180,7 +180,7 @@ async def test_no_beat_answers_for_an_engine_that_still_loads() -> None:
 
 async def test_what_has_just_been_written_needs_no_beat(monkeypatch: pytest.MonkeyPatch) -> None:
     # By this clock a write is always recent; before the first write none has been read from it.
-    monkeypatch.setattr("rillm.server.sse._now", lambda: float("inf"))
+    monkeypatch.setattr("rillm.server.sse.now", lambda: float("inf"))
     spoken = GatedEngine([delta(0, "a")], [delta(0, "", [], "stop")], num_early=1)
     beaten = GatedEngine([delta(0, "a", finish="stop")], num_early=0)
     written = asyncio.Event()

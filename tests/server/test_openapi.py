@@ -9,6 +9,7 @@ import msgspec
 import pytest
 from scripted_engine import ScriptedEngine, call_app, delta, new_app
 
+from rillm.server.anthropic.protocol import MessagesRequest
 from rillm.server.openapi import OPERATIONS
 from rillm.server.options import HttpOptions
 from rillm.server.protocol import ChatCompletionRequest, CompletionRequest
@@ -34,6 +35,7 @@ async def test_every_path_answers_as_it_says() -> None:
     bodies = {
         "/v1/chat/completions": {"messages": [{"role": "user", "content": "hello"}]},
         "/v1/completions": {"prompt": "a"},
+        "/v1/messages": {"max_tokens": 1, "messages": [{"role": "user", "content": "hello"}]},
         "/inference/v1/generate": {"token_ids": [5], "sampling_params": {"max_tokens": 1}},
     }
     for path, methods in described["paths"].items():
@@ -73,7 +75,7 @@ async def test_references_and_names_hold() -> None:
     assert described["openapi"].startswith("3.1")
 
 
-@pytest.mark.parametrize("body", [ChatCompletionRequest, CompletionRequest])
+@pytest.mark.parametrize("body", [ChatCompletionRequest, CompletionRequest, MessagesRequest])
 async def test_fields_are_those_that_are_served(body: Any) -> None:
     described = await document()
 

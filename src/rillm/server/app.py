@@ -12,6 +12,7 @@ from starlette.types import ASGIApp
 
 from rillm import __version__
 from rillm.output_formats import OutputFormats
+from rillm.server.anthropic.routes import Messages
 from rillm.server.auth import ApiKeys
 from rillm.server.chat import ChatCompletions
 from rillm.server.completions import Completions
@@ -115,12 +116,15 @@ def _text_routes(
     )
     chat = ChatCompletions(context)
     completions = Completions(context)
+    messages = Messages(context, options)
     render = Render(context)
     derender = Derender(context)
     tokenize = Tokenize(context)
     routes = [
         Route("/v1/chat/completions", chat.create, methods=["POST"]),
         Route("/v1/completions", completions.create, methods=["POST"]),
+        Route("/v1/messages", messages.create, methods=["POST"]),
+        Route("/v1/messages/count_tokens", messages.count_tokens, methods=["POST"]),
         Route("/v1/chat/completions/render", render.render_chat, methods=["POST"]),
         Route("/v1/completions/render", render.render_completion, methods=["POST"]),
         Route("/v1/chat/completions/derender", derender.derender_chat, methods=["POST"]),
@@ -144,7 +148,7 @@ def _middleware(options: HttpOptions) -> list[Middleware]:
                 allow_methods=options.allowed_methods,
                 allow_headers=options.allowed_headers,
                 allow_credentials=options.allow_credentials,
-                expose_headers=("X-Request-Id",),
+                expose_headers=("X-Request-Id", "Request-Id"),
             )
         )
     if options.api_key:

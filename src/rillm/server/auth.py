@@ -23,7 +23,8 @@ class ApiKeys:
     """Lets through requests that show one of the keys; answers the others with 401.
 
     A key is shown as `Authorization: Bearer KEY`, or as `X-Api-Key: KEY` as Anthropic's clients
-    do. Probes, metrics and documentation need none, and neither does a browser's preflight.
+    do; where both are there, one that is right will do. Probes, metrics and documentation need
+    none, and neither does a browser's preflight.
     """
 
     def __init__(self, app: ASGIApp, keys: Sequence[str]) -> None:
@@ -37,7 +38,7 @@ class ApiKeys:
             return
         error = HTTPException(
             401,
-            "Unauthorized: send a valid API key as 'Authorization: Bearer KEY'",
+            "Unauthorized: send a valid API key as 'Authorization: Bearer KEY' or 'X-Api-Key: KEY'",
             headers={"WWW-Authenticate": "Bearer"},
         )
         await error_response(Request(scope, receive), error)(scope, receive, send)
@@ -46,12 +47,12 @@ class ApiKeys:
         if scope["method"] == "OPTIONS" or route_path(scope) in OPEN_PATHS:
             return True
         headers = Headers(scope=scope)
-        kind, _, shown = headers.get("authorization", "").partition(" ")
-        if kind.lower() != "bearer":
-            shown = headers.get("x-api-key", "")
-        digest = _digest(shown.strip().encode("latin-1"))
+        kind, _, bearer = headers.get("authorization", "").partition(" ")
+        shown = [bearer if kind.lower() == "bearer" else "", headers.get("x-api-key", "")]
+        digests = [_digest(each.strip().encode("latin-1")) for each in shown]
         # Every key is compared, whole: the time taken says nothing about any of them.
-        return sum([hmac.compare_digest(digest, known) for known in self._digests]) > 0
+        matches = [hmac.compare_digest(each, known) for each in digests for known in self._digests]
+        return sum(matches) > 0
 
 
 def _digest(key: bytes) -> bytes:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from typing import TypeVar
@@ -14,10 +14,12 @@ from starlette.responses import Response
 from rillm.output_formats import OutputFormats
 from rillm.server.models import ServedModel
 from rillm.server.protocol import INLINE_BODY_BYTES
+from rillm.server.pump import ChunkEncoder, EncodedChunks
 from rillm.server.serving_engine import ServingEngine
 from rillm.server.sse import (
-    ChunkEncoder,
+    OPENAI,
     EventStreamResponse,
+    StreamForm,
     json_response,
     until_disconnect,
 )
@@ -48,7 +50,10 @@ def answer_stream(
     stream: EventStream,
     encoder: ChunkEncoder,
     request_id: str,
+    form: StreamForm = OPENAI,
+    *,
     running: AbstractContextManager[None] | None = None,
+    before_end: Callable[[], Awaitable[None]] | None = None,
 ) -> Response:
     """Answer with a stream of events.
 
@@ -56,9 +61,12 @@ def answer_stream(
         stream: not yet started.
         encoder: makes its bytes.
         request_id: for the header.
+        form: what the API says besides.
         running: entered while the stream is read.
+        before_end: to be done when all has been generated, before the end is sent.
     """
-    return EventStreamResponse(stream, encoder, request_id, running)
+    chunks = EncodedChunks(stream, encoder, running, before_end)
+    return EventStreamResponse(chunks, request_id, form)
 
 
 async def answer_whole(

@@ -1,4 +1,4 @@
-"""Errors on the wire: one table from class to status, one shape for every body."""
+"""Errors on the wire: one table from class to status, one shape for the bodies of an API."""
 
 from __future__ import annotations
 
@@ -18,6 +18,7 @@ from rillm.errors import (
     RequestError,
 )
 from rillm.server.access_log import CLIENT_CLOSED_REQUEST, CURRENT
+from rillm.server.anthropic.errors import anthropic_error, speaks_anthropic
 
 JSON = "application/json"
 RETRY_AFTER_S = "1"
@@ -55,7 +56,7 @@ class ErrorDetail(msgspec.Struct, frozen=True):
 
 
 class ErrorBody(msgspec.Struct, frozen=True):
-    """The body of every refusal, and the last data of a stream that failed."""
+    """The body of a refusal, and the last data of a stream that failed."""
 
     error: ErrorDetail
 
@@ -91,7 +92,10 @@ def error_response(request: Request, error: Exception) -> Response:
     headers = dict(error.headers or {}) if isinstance(error, HTTPException) else {}
     if isinstance(error, CapacityError):
         headers["Retry-After"] = RETRY_AFTER_S
-    return Response(msgspec.json.encode(body), body.error.code, headers=headers, media_type=JSON)
+    shown: msgspec.Struct = body
+    if speaks_anthropic(request.scope):
+        shown = anthropic_error(body.error.code, body.error.message)
+    return Response(msgspec.json.encode(shown), body.error.code, headers=headers, media_type=JSON)
 
 
 HANDLED: tuple[type[Exception], ...] = (

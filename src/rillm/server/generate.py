@@ -109,7 +109,7 @@ class Generate:
         tokenizer = self._tokenizer
         if request.stream:
             encoder = GenerateChunkEncoder(answer, stream, tokenizer)
-            return answer_stream(stream, encoder, request_id, running)
+            return answer_stream(stream, encoder, request_id, running=running)
         return await answer_whole(
             http,
             stream,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
+from datetime import UTC, datetime
 from typing import Any
 
 import msgspec
@@ -11,6 +12,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from rillm.errors import ModelNotFoundError
+from rillm.server.anthropic.errors import speaks_anthropic
 from rillm.server.errors import JSON
 from rillm.server.serving_engine import ServingEngine
 
@@ -47,15 +49,22 @@ class ServedModel:
             )
         return requested
 
-    async def list_models(self, _: Request) -> Response:
-        """GET /v1/models."""
-        models = {"object": "list", "data": [self._card(name) for name in self.names]}
+    async def list_models(self, request: Request) -> Response:
+        """GET /v1/models; to Anthropic's clients in the shape they read."""
+        models: dict[str, Any]
+        if speaks_anthropic(request.scope):
+            data = [self._anthropic_card(name) for name in self.names]
+            models = {"data": data, "has_more": False}
+            models |= {"first_id": self.names[0], "last_id": self.names[-1]}
+        else:
+            models = {"object": "list", "data": [self._card(name) for name in self.names]}
         return Response(msgspec.json.encode(models), media_type=JSON)
 
     async def get_model(self, request: Request) -> Response:
-        """GET /v1/models/{model}."""
+        """GET /v1/models/{model}; as above."""
         name = self.resolve(request.path_params["model"])
-        return Response(msgspec.json.encode(self._card(name)), media_type=JSON)
+        card = self._anthropic_card if speaks_anthropic(request.scope) else self._card
+        return Response(msgspec.json.encode(card(name)), media_type=JSON)
 
     def _card(self, name: str) -> dict[str, Any]:
         return {
@@ -67,4 +76,15 @@ class ServedModel:
             "parent": None,
             "max_model_len": self._engine.max_model_len,
             "permission": [],
+        }
+
+    def _anthropic_card(self, name: str) -> dict[str, Any]:
+        return {
+            "type": "model",
+            "id": name,
+            "display_name": name,
+            "created_at": datetime.fromtimestamp(self._created, UTC).isoformat(),
+            "lifecycle": "active",
+            "max_input_tokens": self._engine.max_model_len,
+            "max_tokens": self._engine.max_model_len,
         }

@@ -21,6 +21,7 @@ from rillm.input_processor import TokensPrompt
 from rillm.outputs import RequestOutput
 from rillm.sampling_params import SamplingParams
 from rillm.server.access_log import CURRENT, RequestRecord, log_request, new_record
+from rillm.server.anthropic.errors import speaks_anthropic
 from rillm.server.metrics import ServerMetrics
 from rillm.server.options import OPTIONS, HttpOptions
 from rillm.server.paths import PROBE_PATHS, route_path
@@ -294,7 +295,7 @@ class ObservedApp:
         self.num_live += not is_probe
         token = CURRENT.set(record)
         try:
-            await self.app(scope, receive, _with_request_id(send, record))
+            await self.app(scope, receive, _with_request_id(send, record, scope))
         except asyncio.CancelledError:
             record.aborted_by = record.aborted_by or "server"
             raise
@@ -315,8 +316,9 @@ class ObservedApp:
         )
 
 
-def _with_request_id(send: Send, record: RequestRecord) -> Send:
+def _with_request_id(send: Send, record: RequestRecord, scope: Scope) -> Send:
     """Wrap a send: the response gets the request's id if it has none, the record its status."""
+    is_anthropic = speaks_anthropic(scope)
 
     async def send_with_id(message: Message) -> None:
         if message["type"] == "http.response.start":
@@ -324,6 +326,8 @@ def _with_request_id(send: Send, record: RequestRecord) -> Send:
             headers = list(message.get("headers", ()))
             if all(name.lower() != b"x-request-id" for name, _ in headers):
                 headers.append((b"x-request-id", record.request_id.encode()))
+            if is_anthropic:
+                headers.append((b"request-id", record.request_id.encode()))
             message = {**message, "headers": headers}
         await send(message)
 

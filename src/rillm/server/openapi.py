@@ -18,6 +18,8 @@ from starlette.responses import HTMLResponse, Response
 from starlette.routing import Route
 
 from rillm import __version__
+from rillm.server.anthropic.errors import AnthropicErrorBody
+from rillm.server.anthropic.protocol import CountTokensRequest, MessagesRequest
 from rillm.server.derender_request import ChatDerenderRequest, CompletionDerenderRequest
 from rillm.server.docs_page import docs_page
 from rillm.server.errors import JSON, ErrorBody
@@ -58,6 +60,9 @@ _MESSAGES: Final = {
 _CARD: Final = _object(
     id=_TEXT, object={"const": "model"}, created=_COUNT, owned_by=_TEXT, max_model_len=_COUNT
 )
+_ANTHROPIC_CARD: Final = _object(
+    id=_TEXT, type={"const": "model"}, display_name=_TEXT, created_at=_TEXT
+)
 _RENDERED: Final = _object(
     request_id=_TEXT, token_ids={"type": "array", "items": _COUNT}, sampling_params={}
 )
@@ -81,6 +86,8 @@ class Operation:
     is_stream: bool = False
     """With `stream: true` the answer is a stream of events."""
     media_type: str = JSON
+    error: type = ErrorBody
+    """The struct of its refusals."""
     statuses: tuple[int, ...] = ()
     """Statuses with an answer of the same form, besides 200."""
 
@@ -111,6 +118,28 @@ OPERATIONS: Final[dict[str, Operation]] = {
             usage=_USAGE,
         ),
         is_stream=True,
+    ),
+    "/v1/messages": Operation(
+        summary="Anthropic's API: messages in, content blocks out.",
+        body=MessagesRequest,
+        answer=_object(
+            id=_TEXT,
+            type={"const": "message"},
+            role={"const": "assistant"},
+            model=_TEXT,
+            content=_LIST,
+            stop_reason=_TEXT,
+            stop_sequence={"type": ["string", "null"]},
+            usage=_object(input_tokens=_COUNT, output_tokens=_COUNT),
+        ),
+        is_stream=True,
+        error=AnthropicErrorBody,
+    ),
+    "/v1/messages/count_tokens": Operation(
+        summary="How many tokens the prompt of such a request has.",
+        body=CountTokensRequest,
+        answer=_object(input_tokens=_COUNT),
+        error=AnthropicErrorBody,
     ),
     "/v1/chat/completions/render": Operation(
         summary="What a conversation is to an engine: a body for the token endpoint.",
@@ -158,10 +187,17 @@ OPERATIONS: Final[dict[str, Operation]] = {
         summary="End requests of the token endpoint by id.", body=AbortRequest
     ),
     "/v1/models": Operation(
-        summary="The models served here.",
-        answer=_object(object={"const": "list"}, data={"type": "array", "items": _CARD}),
+        summary="The models served here; with the header `anthropic-version` in Anthropic's shape.",
+        answer={
+            "oneOf": [
+                _object(object={"const": "list"}, data={"type": "array", "items": _CARD}),
+                _object(data={"type": "array", "items": _ANTHROPIC_CARD}, has_more={}),
+            ]
+        },
     ),
-    "/v1/models/{model}": Operation(summary="One model.", answer=_CARD),
+    "/v1/models/{model}": Operation(
+        summary="One model; as above.", answer={"oneOf": [_CARD, _ANTHROPIC_CARD]}
+    ),
     "/health": Operation(
         summary="Whether the engine serves.", answer=_object(status=_TEXT), statuses=(503,)
     ),
@@ -291,7 +327,7 @@ def _responses(path: str, operation: Operation, *, is_guarded: bool) -> dict[str
         refusals = {404: "There is none of that name."}
     if is_guarded:
         refusals[401] = "No valid API key was shown."
-    error = {JSON: {"schema": {"$ref": _REF.format(name=ErrorBody.__name__)}}}
+    error = {JSON: {"schema": {"$ref": _REF.format(name=operation.error.__name__)}}}
     for status, description in sorted(refusals.items()):
         responses[str(status)] = {"description": description, "content": error}
     return responses
@@ -300,7 +336,8 @@ def _responses(path: str, operation: Operation, *, is_guarded: bool) -> dict[str
 def _schemas() -> dict[str, Any]:
     """The schemas of all bodies, without the fields that are there to be refused."""
     bodies = [each.body for each in OPERATIONS.values() if each.body is not None]
-    _, schemas = msgspec.json.schema_components([*bodies, ErrorBody], ref_template=_REF)
+    errors = {each.error for each in OPERATIONS.values()}
+    _, schemas = msgspec.json.schema_components([*bodies, *errors], ref_template=_REF)
     for body in bodies:
         properties = schemas[body.__name__]["properties"]
         for name in getattr(body, "UNSUPPORTED", ()):

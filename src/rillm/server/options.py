@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass, field
 from typing import Final, Literal
 
@@ -45,6 +46,14 @@ class HttpOptions:
     metrics_aliases: bool = False
     """Show every metric under its `vllm:` name too, for dashboards and autoscalers that know
     only those."""
+    strip_system_line: tuple[str, ...] = (
+        r"x-anthropic-billing-header:.*",
+        r"<total_tokens>.*</total_tokens>",
+    )
+    """Regular expression of a whole line that is taken out of system texts of /v1/messages; may be
+    given several times, in place of the default. By default the two lines are that Claude Code
+    writes anew for every request: no model needs them, and whatever follows such a line would
+    never be found in the prefix cache."""
     request_log: Literal["text", "json", "off"] = "text"
     """Form of the line that is logged when a request has ended."""
 
@@ -62,6 +71,13 @@ class HttpOptions:
             )
         if self.max_body_bytes < 1:
             raise ConfigError(f"max_body_bytes is {self.max_body_bytes}, must be at least 1")
+        for pattern in self.strip_system_line:
+            try:
+                re.compile(pattern)
+            except re.error as error:
+                raise ConfigError(
+                    f"strip_system_line is {pattern!r}, must be a regular expression: {error}"
+                ) from None
         # Written so that NaN fails, too.
         if not 0 <= self.heartbeat_seconds <= 86400:
             raise ConfigError(

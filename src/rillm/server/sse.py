@@ -5,9 +5,10 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import Awaitable, Coroutine, Sequence
-from contextlib import AbstractContextManager, closing, nullcontext
-from typing import Any, Protocol, TypeVar
+from collections.abc import AsyncGenerator, Awaitable, Callable, Coroutine
+from contextlib import aclosing
+from dataclasses import dataclass
+from typing import Any, Final, Protocol, TypeVar
 
 import msgspec
 from starlette.requests import ClientDisconnect
@@ -16,11 +17,9 @@ from starlette.types import Message, Receive, Scope, Send
 
 from rillm.errors import RillmError
 from rillm.server.access_log import CURRENT
-from rillm.server.eager import run_to_pause
-from rillm.server.errors import JSON, error_body
+from rillm.server.errors import JSON, ErrorBody, error_body
 from rillm.server.heartbeat import PING, Heartbeat
 from rillm.server.options import options_of
-from rillm.streams import ChoiceDelta, EventStream
 
 T = TypeVar("T")
 
@@ -36,7 +35,7 @@ _HEADERS = [
 
 logger = logging.getLogger(__name__)
 
-_now = time.monotonic
+now = time.monotonic
 
 
 async def until_disconnect(receive: Receive, work: Coroutine[Any, Any, T]) -> T:
@@ -77,51 +76,78 @@ async def _raise_on_disconnect(receive: Receive) -> None:
     raise ClientDisconnect
 
 
+@dataclass(frozen=True, slots=True)
+class StreamForm:
+    """What a stream says besides its events, which each API says in its own way."""
+
+    ping: bytes
+    """Nothing, to show that the stream lives."""
+    failure: Callable[[ErrorBody], bytes]
+    """All that follows when it fails."""
+
+
+def _openai_failure(body: ErrorBody) -> bytes:
+    return b"data: " + msgspec.json.encode(body) + b"\n\n" + DONE
+
+
+OPENAI: Final = StreamForm(PING, _openai_failure)
+
+
 def json_response(body: bytes, request_id: str) -> Response:
     """Answer a generation request with a whole body."""
     return Response(body, headers={"X-Request-Id": request_id}, media_type=JSON)
 
 
-class ChunkEncoder(Protocol):
-    """Makes a stream's bytes."""
+class Chunks(Protocol):
+    """Where the bytes of a stream come from."""
 
-    def encode(self, deltas: Sequence[ChoiceDelta]) -> bytes:
-        """Encode what has changed; may be empty."""
+    async def send_all(
+        self, start: Callable[[], Awaitable[None]], raw_send: Send, heartbeat: Heartbeat
+    ) -> None:
+        """Send everything, and say when to the heartbeat.
 
-    def end(self) -> bytes:
-        """Encode what follows the last finish."""
+        Args:
+            start: sends status and headers; awaited before the first bytes, once they are there.
+            raw_send: the server's own.
+            heartbeat: the stream's.
+
+        Raises:
+            Exception: the stream failed, or was refused.
+        """
+
+
+class GeneratedChunks:
+    """Each item of a generator, as one write."""
+
+    def __init__(self, generator: AsyncGenerator[bytes, None]) -> None:
+        self._generator = generator
+
+    async def send_all(
+        self, start: Callable[[], Awaitable[None]], raw_send: Send, heartbeat: Heartbeat
+    ) -> None:
+        """Send everything; see `Chunks`."""
+        async with aclosing(self._generator) as chunks:
+            async for chunk in chunks:
+                await start()
+                await raw_send(body_message(chunk))
+                heartbeat.last_write = now()
 
 
 class EventStreamResponse(Response):
-    """Sends what an encoder makes of a stream of events, headers with the first bytes.
+    """Sends chunks as server-sent events, headers with the first.
 
-    These are awaited before the status line, so that what is refused lazily still gets a status
-    of its own. After them, an error is the stream's last data, followed by `[DONE]`.
+    The first bytes are awaited before the status line, so that what is refused lazily still gets
+    a status of its own. After them, an error is the stream's last data.
 
-    A stream that has been silent for the application's `heartbeat_seconds` gets a comment line.
-    Where even the first bytes take longer than that, headers go out with the comment, once the
-    engine has taken the request: no refusal can follow then, only a failure.
+    A stream that has been silent for the application's `heartbeat_seconds` gets a ping, which is
+    a comment line in most forms. Where even the first bytes take longer than that, headers go out
+    with it, once the engine has taken the request: no refusal can follow then, only a failure.
     """
 
-    def __init__(
-        self,
-        stream: EventStream,
-        encoder: ChunkEncoder,
-        request_id: str,
-        running: AbstractContextManager[None] | None = None,
-    ) -> None:
-        """Prepare an answer.
-
-        Args:
-            stream: not yet started.
-            encoder: makes its bytes.
-            request_id: for the header.
-            running: entered while the stream is read.
-        """
+    def __init__(self, chunks: Chunks, request_id: str, form: StreamForm = OPENAI) -> None:
         super().__init__()
-        self._stream = stream
-        self._encoder = encoder
-        self._running = running or nullcontext()
+        self._chunks = chunks
+        self._form = form
         self._started = False
         self._start_message = {
             "type": "http.response.start",
@@ -150,25 +176,24 @@ class EventStreamResponse(Response):
                 if record is None or not record.is_admitted:
                     return
                 await self._start(send)
-            await raw_send(_body(PING))
+            await raw_send(body_message(self._form.ping))
 
-        heartbeat = Heartbeat(seconds, beat, asyncio.get_running_loop())
-        pump = _Pump(self._stream, self._encoder, raw_send, heartbeat)
-        try:
-            with self._running, closing(self._stream):
-                await self._stream.start()
-                chunk = await pump.first()
+        async def start() -> None:
+            if not self._started:
                 await heartbeat.settle()
                 await self._start(send)
-                await pump.run(chunk)
-            await raw_send(_body(self._encoder.end()))
+
+        heartbeat = Heartbeat(seconds, beat, asyncio.get_running_loop())
+        try:
+            await self._chunks.send_all(start, raw_send, heartbeat)
         except Exception as error:
             await heartbeat.settle()
             if not self._started:
                 raise
-            await raw_send(_body(_last(error)))
+            await raw_send(body_message(self._form.failure(described(error))))
         finally:
             heartbeat.stop()
+        await self._start(send)
         await raw_send({"type": "http.response.body", "body": b"", "more_body": False})
 
     async def _start(self, send: Send) -> None:
@@ -178,98 +203,16 @@ class EventStreamResponse(Response):
             self._started = True
 
 
-class _Pump:
-    """Passes a stream on to a socket.
-
-    While its reader keeps up, the engine's client calls and the bytes are written, with no task
-    in between. Where the socket takes no more, a task waits for it, and what comes meanwhile
-    merges in the engine's client.
-    """
-
-    def __init__(
-        self, stream: EventStream, encoder: ChunkEncoder, raw_send: Send, heartbeat: Heartbeat
-    ) -> None:
-        self._stream = stream
-        self._encoder = encoder
-        self._raw_send = raw_send
-        self._heartbeat = heartbeat
-        self._idle: asyncio.Future[None] | None = None
-        """What the task waits for while there is nothing for it to do."""
-        self._writing: Awaitable[None] | None = None
-        """The rest of a write that the socket did not take at once."""
-
-    async def first(self) -> bytes:
-        """Wait for the first bytes; empty where there are none at all."""
-        self._stream.on_ready = self._wake
-        while not (chunk := self._next()) and not self._stream.is_finished:
-            await self._wait()
-        return chunk
-
-    async def run(self, chunk: bytes) -> None:
-        """Write, until everything has been taken.
-
-        Args:
-            chunk: what is already to be written.
-        """
-        self._stream.on_ready = self._push
-        while True:
-            if chunk:
-                await self._raw_send(_body(chunk))
-                self._heartbeat.last_write = _now()
-            if self._stream.is_finished:
-                return
-            chunk = self._next()
-            if not chunk and not self._stream.is_finished:
-                await self._wait()
-                if self._writing is not None:
-                    writing, self._writing = self._writing, None
-                    await writing
-                    self._heartbeat.last_write = _now()
-                await self._heartbeat.settle()
-
-    def _next(self) -> bytes:
-        deltas = self._stream.take()
-        return self._encoder.encode(deltas) if deltas else b""
-
-    async def _wait(self) -> None:
-        self._idle = asyncio.get_running_loop().create_future()
-        try:
-            await self._idle
-        finally:
-            self._idle = None
-
-    def _wake(self) -> None:
-        if self._idle is not None and not self._idle.done():
-            self._idle.set_result(None)
-
-    def _push(self) -> None:
-        """Write what is new at once, if nothing else is being written."""
-        idle = self._idle
-        if idle is None or idle.done():
-            return
-        if self._heartbeat.is_beating:
-            idle.set_result(None)
-            return
-        try:
-            if chunk := self._next():
-                self._writing = run_to_pause(self._raw_send(_body(chunk)))
-                self._heartbeat.last_write = _now()
-        except Exception as error:  # noqa: BLE001 - for the task to deal with
-            idle.set_exception(error)
-        else:
-            if self._writing is not None or self._stream.is_finished:
-                idle.set_result(None)
-
-
-def _body(chunk: bytes) -> Message:
+def body_message(chunk: bytes) -> Message:
+    """A part of a body, more to follow."""
     return {"type": "http.response.body", "body": chunk, "more_body": True}
 
 
-def _last(error: Exception) -> bytes:
-    """What a stream that failed ends with."""
+def described(error: Exception) -> ErrorBody:
+    """What is told of an error that ended a stream; the log gets it, too."""
     if not isinstance(error, RillmError):
-        logger.exception("a stream failed")
+        logger.error("a stream failed", exc_info=error)
     body = error_body(error)
     if (record := CURRENT.get()) is not None:
         record.error = body.error.type
-    return b"data: " + msgspec.json.encode(body) + b"\n\n" + DONE
+    return body

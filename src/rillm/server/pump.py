@@ -1,0 +1,132 @@
+"""From the engine to the socket, without waking a task for each token."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable, Sequence
+from contextlib import AbstractContextManager, closing, nullcontext
+from typing import Protocol
+
+from starlette.types import Send
+
+from rillm.server import sse
+from rillm.server.eager import run_to_pause
+from rillm.server.heartbeat import Heartbeat
+from rillm.streams import ChoiceDelta, EventStream
+
+
+class ChunkEncoder(Protocol):
+    """Makes a stream's bytes."""
+
+    def encode(self, deltas: Sequence[ChoiceDelta]) -> bytes:
+        """Encode what has changed; may be empty."""
+
+    def end(self) -> bytes:
+        """Encode what follows the last finish."""
+
+
+class EncodedChunks:
+    """What an encoder makes of a stream of events.
+
+    While its reader keeps up, the engine's client calls and the bytes are written, with no task
+    in between. Where the socket takes no more, a task waits for it, and what comes meanwhile
+    merges in the engine's client.
+    """
+
+    def __init__(
+        self,
+        stream: EventStream,
+        encoder: ChunkEncoder,
+        running: AbstractContextManager[None] | None = None,
+        before_end: Callable[[], Awaitable[None]] | None = None,
+    ) -> None:
+        """Prepare a stream.
+
+        Args:
+            stream: not yet started.
+            encoder: makes its bytes.
+            running: entered while the stream is read.
+            before_end: to be done when all has been generated, before the end is sent.
+        """
+        self._stream = stream
+        self._encoder = encoder
+        self._running = running or nullcontext()
+        self._before_end = before_end
+        self._idle: asyncio.Future[None] | None = None
+        """What the task waits for while there is nothing for it to do."""
+        self._writing: Awaitable[None] | None = None
+        """The rest of a write that the socket did not take at once."""
+
+    async def send_all(
+        self, start: Callable[[], Awaitable[None]], raw_send: Send, heartbeat: Heartbeat
+    ) -> None:
+        """Send everything; see `rillm.server.sse.Chunks`."""
+        self._raw_send = raw_send
+        self._heartbeat = heartbeat
+        with self._running, closing(self._stream):
+            await self._stream.start()
+            chunk = await self._first()
+            await start()
+            await self._write_all(chunk)
+        end = self._encoder.end()
+        if self._before_end is not None:
+            await self._before_end()
+        await raw_send(sse.body_message(end))
+
+    async def _first(self) -> bytes:
+        """Wait for the first bytes; empty where there are none at all."""
+        self._stream.on_ready = self._wake
+        while not (chunk := self._next()) and not self._stream.is_finished:
+            await self._wait()
+        return chunk
+
+    async def _write_all(self, chunk: bytes) -> None:
+        """Write `chunk` and what follows, until everything has been taken."""
+        self._stream.on_ready = self._push
+        while True:
+            if chunk:
+                await self._raw_send(sse.body_message(chunk))
+                self._heartbeat.last_write = sse.now()
+            if self._stream.is_finished:
+                return
+            chunk = self._next()
+            if not chunk and not self._stream.is_finished:
+                await self._wait()
+                if self._writing is not None:
+                    writing, self._writing = self._writing, None
+                    await writing
+                    self._heartbeat.last_write = sse.now()
+                await self._heartbeat.settle()
+
+    def _next(self) -> bytes:
+        deltas = self._stream.take()
+        return self._encoder.encode(deltas) if deltas else b""
+
+    async def _wait(self) -> None:
+        self._idle = asyncio.get_running_loop().create_future()
+        try:
+            await self._idle
+        finally:
+            self._idle = None
+
+    def _wake(self) -> None:
+        if self._idle is not None and not self._idle.done():
+            self._idle.set_result(None)
+
+    def _push(self) -> None:
+        """Write what is new at once, if nothing else is being written."""
+        idle = self._idle
+        if idle is None or idle.done():
+            return
+        if self._heartbeat.is_beating:
+            idle.set_result(None)
+            return
+        try:
+            if chunk := self._next():
+                self._writing = run_to_pause(self._raw_send(sse.body_message(chunk)))
+                self._heartbeat.last_write = sse.now()
+        except Exception as error:  # noqa: BLE001 - for the task to deal with
+            idle.set_exception(error)
+        else:
+            if self._writing is not None or self._stream.is_finished:
+                idle.set_result(None)
