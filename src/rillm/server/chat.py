@@ -103,6 +103,23 @@ async def read_chat_call(
     """
     body = await read_body(http)
     request = decode_body(body, decoder)
+    return await new_chat_call(http, request, context, num_bytes=len(body))
+
+
+async def new_chat_call(
+    http: Request, request: ChatCompletionRequest, context: TextContext, *, num_bytes: int
+) -> ChatCall:
+    """Check and render a decoded request, whichever API it came by.
+
+    Args:
+        http: names the request.
+        request: what it says, in the words of chat.
+        context: the model's.
+        num_bytes: size of its body.
+
+    Raises:
+        RequestError: the request is refused.
+    """
     model = context.model.resolve(request.model)
     request_id = request_id_of(http, request)
     check_conversation(request)
@@ -119,7 +136,7 @@ async def read_chat_call(
         prompt_logprobs=request.prompt_logprobs,
     )
     render = functools.partial(prompt_token_ids, request, tools, context.tokenizer)
-    whole = await off_loop(len(body), render)
+    whole = await off_loop(num_bytes, render)
     token_ids = truncated(whole, request, params.max_tokens, engine.max_model_len)
     formats = context.formats
     generation = Generation(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator, Callable, Sequence
+from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass
 from typing import Protocol, TypeVar
@@ -15,7 +15,13 @@ from rillm.output_formats import OutputFormats
 from rillm.server.models import ServedModel
 from rillm.server.protocol import INLINE_BODY_BYTES
 from rillm.server.serving_engine import ServingEngine
-from rillm.server.sse import EventStreamResponse, json_response, until_disconnect
+from rillm.server.sse import (
+    OPENAI,
+    EventStreamResponse,
+    StreamForm,
+    json_response,
+    until_disconnect,
+)
 from rillm.streams import ChoiceDelta, ChoiceResult, EventStream
 from rillm.text.tokenizer import Tokenizer
 
@@ -49,17 +55,35 @@ class ChunkEncoder(Protocol):
         """Encode what follows the last finish."""
 
 
-def answer_stream(stream: EventStream, encoder: ChunkEncoder, request_id: str) -> Response:
-    """Answer with a stream of events."""
+def answer_stream(
+    stream: EventStream,
+    encoder: ChunkEncoder,
+    request_id: str,
+    form: StreamForm = OPENAI,
+    *,
+    before_end: Callable[[], Awaitable[None]] | None = None,
+) -> Response:
+    """Answer with a stream of events.
+
+    Args:
+        stream: not read yet.
+        encoder: makes its bytes.
+        request_id: for the header.
+        form: what the API says besides.
+        before_end: to be done when all has been generated, before the end is sent.
+    """
 
     async def chunks() -> AsyncGenerator[bytes, None]:
         async with aclosing(stream.deltas()) as batches:
             async for deltas in batches:
                 if encoded := encoder.encode(deltas):
                     yield encoded
-        yield encoder.end()
+        end = encoder.end()
+        if before_end is not None:
+            await before_end()
+        yield end
 
-    return EventStreamResponse(chunks(), request_id)
+    return EventStreamResponse(chunks(), request_id, form)
 
 
 async def answer_whole(

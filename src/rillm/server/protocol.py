@@ -256,18 +256,27 @@ def decode_body(body: bytes, decoder: msgspec.json.Decoder[Body]) -> Body:
         InvalidRequestError: a field's value cannot be served.
     """
     request = decode_json(body, decoder)
+    check_generation(request)
+    if isinstance(request.stop, list) and len(request.stop) > MAX_STOP_STRINGS:
+        raise InvalidRequestError(
+            f"stop has {len(request.stop)} strings, at most {MAX_STOP_STRINGS}", param="stop"
+        )
+    return request
+
+
+def check_generation(request: GenerationRequest) -> None:
+    """Check what all APIs share that are served as one of the two routes.
+
+    Raises:
+        InvalidRequestError: a field's value cannot be served.
+    """
     _check_unsupported(request)
     check_stream_options(request)
     if request.prompt_logprobs is not None and request.stream:
         raise InvalidRequestError(
             "prompt_logprobs is set, must be absent when stream is true", param="prompt_logprobs"
         )
-    if isinstance(request.stop, list) and len(request.stop) > MAX_STOP_STRINGS:
-        raise InvalidRequestError(
-            f"stop has {len(request.stop)} strings, at most {MAX_STOP_STRINGS}", param="stop"
-        )
     check_names(request)
-    return request
 
 
 def decode_json(body: bytes, decoder: msgspec.json.Decoder[T]) -> T:

@@ -5,9 +5,10 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import AsyncGenerator, Coroutine
+from collections.abc import AsyncGenerator, Callable, Coroutine
 from contextlib import aclosing
-from typing import Any, TypeVar
+from dataclasses import dataclass
+from typing import Any, Final, TypeVar
 
 import msgspec
 from starlette.requests import ClientDisconnect
@@ -16,7 +17,7 @@ from starlette.types import Receive, Scope, Send
 
 from rillm.errors import RillmError
 from rillm.server.access_log import CURRENT
-from rillm.server.errors import JSON, error_body
+from rillm.server.errors import JSON, ErrorBody, error_body
 from rillm.server.heartbeat import PING, Heartbeat
 from rillm.server.options import options_of
 
@@ -75,6 +76,23 @@ async def _raise_on_disconnect(receive: Receive) -> None:
     raise ClientDisconnect
 
 
+@dataclass(frozen=True, slots=True)
+class StreamForm:
+    """What a stream says besides its events, which each API says in its own way."""
+
+    ping: bytes
+    """Nothing, to show that the stream lives."""
+    failure: Callable[[ErrorBody], bytes]
+    """All that follows when it fails."""
+
+
+def _openai_failure(body: ErrorBody) -> bytes:
+    return b"data: " + msgspec.json.encode(body) + b"\n\n" + DONE
+
+
+OPENAI: Final = StreamForm(PING, _openai_failure)
+
+
 def json_response(body: bytes, request_id: str) -> Response:
     """Answer a generation request with a whole body."""
     return Response(body, headers={"X-Request-Id": request_id}, media_type=JSON)
@@ -84,16 +102,19 @@ class EventStreamResponse(Response):
     """Sends each item of a generator as one write, headers with the first.
 
     The first item is awaited before the status line, so that what is refused lazily still gets
-    a status of its own. After it, an error is the stream's last data, followed by `[DONE]`.
+    a status of its own. After it, an error is the stream's last data.
 
-    A stream that has been silent for the application's `heartbeat_seconds` gets a comment line.
-    Where even the first item takes longer than that, headers go out with the comment, once the
-    engine has taken the request: no refusal can follow then, only a failure.
+    A stream that has been silent for the application's `heartbeat_seconds` gets a ping, which is
+    a comment line in most forms. Where even the first item takes longer than that, headers go out
+    with it, once the engine has taken the request: no refusal can follow then, only a failure.
     """
 
-    def __init__(self, chunks: AsyncGenerator[bytes, None], request_id: str) -> None:
+    def __init__(
+        self, chunks: AsyncGenerator[bytes, None], request_id: str, form: StreamForm = OPENAI
+    ) -> None:
         super().__init__()
         self._chunks = chunks
+        self._form = form
         self._started = False
         self._start_message = {
             "type": "http.response.start",
@@ -122,7 +143,8 @@ class EventStreamResponse(Response):
                 if record is None or not record.is_admitted:
                     return
                 await self._start(send)
-            await raw_send({"type": "http.response.body", "body": PING, "more_body": True})
+            ping = self._form.ping
+            await raw_send({"type": "http.response.body", "body": ping, "more_body": True})
 
         heartbeat = Heartbeat(seconds, beat, asyncio.get_running_loop())
         try:
@@ -137,9 +159,11 @@ class EventStreamResponse(Response):
             await heartbeat.settle()
             if not self._started:
                 raise
-            await raw_send({"type": "http.response.body", "body": _last(error), "more_body": True})
+            last = self._form.failure(described(error))
+            await raw_send({"type": "http.response.body", "body": last, "more_body": True})
         finally:
             heartbeat.stop()
+        await self._start(send)
         await raw_send({"type": "http.response.body", "body": b"", "more_body": False})
 
     async def _start(self, send: Send) -> None:
@@ -149,11 +173,11 @@ class EventStreamResponse(Response):
             self._started = True
 
 
-def _last(error: Exception) -> bytes:
-    """What a stream that failed ends with."""
+def described(error: Exception) -> ErrorBody:
+    """What is told of an error that ended a stream; the log gets it, too."""
     if not isinstance(error, RillmError):
-        logger.exception("a stream failed")
+        logger.error("a stream failed", exc_info=error)
     body = error_body(error)
     if (record := CURRENT.get()) is not None:
         record.error = body.error.type
-    return b"data: " + msgspec.json.encode(body) + b"\n\n" + DONE
+    return body
