@@ -4,7 +4,8 @@ RillmError
 ├── RequestError             the caller can fix it            HTTP 4xx
 │   ├── InvalidRequestError      a field is wrong                 400
 │   ├── ContextLengthError       prompt and output do not fit     400
-│   └── ModelNotFoundError       no such model                    404
+│   ├── ModelNotFoundError       no such model                    404
+│   └── ItemNotFoundError        no such response or item         404
 ├── CapacityError            try again later                  HTTP 503
 ├── EngineError              our fault                        HTTP 500
 │   ├── EngineGenerateError      one request failed               500
@@ -44,6 +45,10 @@ class ContextLengthError(InvalidRequestError):
 
 class ModelNotFoundError(RequestError):
     """The server does not serve a model of that name."""
+
+
+class ItemNotFoundError(RequestError):
+    """Nothing is kept under that id."""
 
 
 class CapacityError(RillmError):

@@ -36,6 +36,7 @@ async def test_every_path_answers_as_it_says() -> None:
         "/v1/chat/completions": {"messages": [{"role": "user", "content": "hello"}]},
         "/v1/completions": {"prompt": "a"},
         "/v1/messages": {"max_tokens": 1, "messages": [{"role": "user", "content": "hello"}]},
+        "/v1/responses": {"input": "hello"},
         "/inference/v1/generate": {"token_ids": [5], "sampling_params": {"max_tokens": 1}},
     }
     for path, methods in described["paths"].items():
@@ -54,7 +55,7 @@ async def test_every_route_that_takes_a_body_describes_it() -> None:
     described = await document()
 
     for path, methods in described["paths"].items():
-        if "post" in methods and path != "/ping":
+        if "post" in methods and path != "/ping" and not path.endswith("/cancel"):
             assert "requestBody" in methods["post"], path
             assert path in OPERATIONS
 

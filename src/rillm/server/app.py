@@ -28,6 +28,7 @@ from rillm.server.openapi import Documentation
 from rillm.server.options import HttpOptions
 from rillm.server.prometheus import MetricsRoute
 from rillm.server.render import Render
+from rillm.server.responses.routes import Responses, open_store
 from rillm.server.serving_engine import ServingEngine
 from rillm.server.tokenize import Tokenize
 
@@ -55,6 +56,9 @@ def create_app(
         has_prompt_details: usage of the token endpoint says how many prompt tokens came from the
             prefix cache.
         options: what an operator has chosen; None for the defaults.
+
+    Raises:
+        ConfigError: responses cannot be kept where the options say.
     """
     options = options or HttpOptions()
     metrics = ServerMetrics(engine.max_model_len)
@@ -125,6 +129,7 @@ def _text_routes(
         Route("/v1/completions", completions.create, methods=["POST"]),
         Route("/v1/messages", messages.create, methods=["POST"]),
         Route("/v1/messages/count_tokens", messages.count_tokens, methods=["POST"]),
+        *_response_routes(context, options),
         Route("/v1/chat/completions/render", render.render_chat, methods=["POST"]),
         Route("/v1/completions/render", render.render_completion, methods=["POST"]),
         Route("/v1/chat/completions/derender", derender.derender_chat, methods=["POST"]),
@@ -135,6 +140,18 @@ def _text_routes(
     if options.enable_tokenizer_info_endpoint:
         routes.append(Route("/tokenizer_info", tokenize.get_info))
     return routes
+
+
+def _response_routes(context: TextContext, options: HttpOptions) -> list[Route]:
+    responses = Responses(context, open_store(options))
+    path = "/v1/responses/{response_id}"
+    return [
+        Route("/v1/responses", responses.create, methods=["POST"]),
+        Route(path, responses.retrieve),
+        Route(path, responses.delete, methods=["DELETE"]),
+        Route(f"{path}/cancel", responses.cancel, methods=["POST"]),
+        Route(f"{path}/input_items", responses.list_input_items),
+    ]
 
 
 def _middleware(options: HttpOptions) -> list[Middleware]:

@@ -14,6 +14,7 @@ from rillm.errors import (
     EngineDeadError,
     EngineError,
     InvalidRequestError,
+    ItemNotFoundError,
     ModelNotFoundError,
     RequestError,
 )
@@ -32,6 +33,7 @@ class MalformedBodyError(InvalidRequestError):
 _STATUS: tuple[tuple[type[Exception], int, str], ...] = (
     (MalformedBodyError, 400, "Bad Request"),
     (ModelNotFoundError, 404, "NotFoundError"),
+    (ItemNotFoundError, 404, "NotFoundError"),
     (RequestError, 400, "BadRequestError"),
     (CapacityError, 503, "ServiceUnavailableError"),
     (ClientDisconnect, CLIENT_CLOSED_REQUEST, "ClientClosedRequest"),

@@ -27,6 +27,7 @@ from rillm.server.generate_request import AbortRequest, GenerateRequest
 from rillm.server.options import HttpOptions
 from rillm.server.paths import OPEN_PATHS
 from rillm.server.protocol import ChatCompletionRequest, CompletionRequest
+from rillm.server.responses.request import ResponsesRequest
 from rillm.server.tokenize import DetokenizeRequest, TokenizeRequest
 
 _REF: Final = "#/components/schemas/{name}"
@@ -65,6 +66,15 @@ _ANTHROPIC_CARD: Final = _object(
 )
 _RENDERED: Final = _object(
     request_id=_TEXT, token_ids={"type": "array", "items": _COUNT}, sampling_params={}
+)
+_RESPONSE: Final = _object(
+    id=_TEXT,
+    object={"const": "response"},
+    created_at=_COUNT,
+    status={"enum": ["queued", "in_progress", "completed", "incomplete", "failed", "cancelled"]},
+    model=_TEXT,
+    output=_LIST,
+    usage={"type": ["object", "null"]},
 )
 _DERENDERED: Final = {
     "oneOf": [
@@ -140,6 +150,24 @@ OPERATIONS: Final[dict[str, Operation]] = {
         body=CountTokensRequest,
         answer=_object(input_tokens=_COUNT),
         error=AnthropicErrorBody,
+    ),
+    "/v1/responses": Operation(
+        summary="Items in, a model's turn out, kept if wanted.",
+        body=ResponsesRequest,
+        answer=_RESPONSE,
+        is_stream=True,
+    ),
+    "/v1/responses/{response_id}": Operation(
+        summary="A response that is kept: the whole of it, its events, or forget it.",
+        answer=_object(id=_TEXT, object=_TEXT),
+        is_stream=True,
+    ),
+    "/v1/responses/{response_id}/cancel": Operation(
+        summary="End a response that is being made in the background.", answer=_RESPONSE
+    ),
+    "/v1/responses/{response_id}/input_items": Operation(
+        summary="The items that a response answers.",
+        answer=_object(object={"const": "list"}, data=_LIST, has_more={"type": "boolean"}),
     ),
     "/v1/chat/completions/render": Operation(
         summary="What a conversation is to an engine: a body for the token endpoint.",

@@ -9,6 +9,7 @@ from typing import Final, Literal
 from starlette.types import Scope
 
 from rillm.errors import ConfigError
+from rillm.server.responses.options import ResponseOptions
 
 OPTIONS: Final = "rillm.options"
 """Scope key of the application's options."""
@@ -16,7 +17,7 @@ MAX_BODY_BYTES: Final = 32 * 2**20
 
 
 @dataclass(frozen=True, kw_only=True)
-class HttpOptions:
+class HttpOptions(ResponseOptions):
     """Settings of the application. The string under a field is its help text."""
 
     api_key: tuple[str, ...] = field(default=(), repr=False)
@@ -63,6 +64,7 @@ class HttpOptions:
         Raises:
             ConfigError: one is out of its range.
         """
+        super().__post_init__()
         if not all(self.api_key):
             raise ConfigError("api_key is empty, must hold at least one character")
         if self.root_path and (not self.root_path.startswith("/") or self.root_path.endswith("/")):
