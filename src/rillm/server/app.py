@@ -26,6 +26,7 @@ from rillm.server.models import ServedModel
 from rillm.server.observed import ObservedApp, ObservedEngine
 from rillm.server.openapi import Documentation
 from rillm.server.options import HttpOptions
+from rillm.server.playground import Playground
 from rillm.server.prometheus import MetricsRoute
 from rillm.server.render import Render
 from rillm.server.responses.routes import Responses, open_store
@@ -124,6 +125,7 @@ def _text_routes(
     render = Render(context)
     derender = Derender(context)
     tokenize = Tokenize(context)
+    playground = Playground()
     routes = [
         Route("/v1/chat/completions", chat.create, methods=["POST"]),
         Route("/v1/completions", completions.create, methods=["POST"]),
@@ -136,6 +138,8 @@ def _text_routes(
         Route("/v1/completions/derender", derender.derender_completion, methods=["POST"]),
         Route("/tokenize", tokenize.tokenize, methods=["POST"]),
         Route("/detokenize", tokenize.detokenize, methods=["POST"]),
+        Route("/", playground.get_page),
+        Route("/playground/{file}", playground.get_file),
     ]
     if options.enable_tokenizer_info_endpoint:
         routes.append(Route("/tokenizer_info", tokenize.get_info))

@@ -13,7 +13,7 @@ from starlette.requests import Request
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from rillm.server.errors import error_response
-from rillm.server.paths import OPEN_PATHS, route_path
+from rillm.server.paths import is_open, route_path
 
 API_KEY_VARIABLE: Final = "RILLM_API_KEY"
 """Environment variable with one more key: what is on a command line, others on the machine see."""
@@ -23,8 +23,8 @@ class ApiKeys:
     """Lets through requests that show one of the keys; answers the others with 401.
 
     A key is shown as `Authorization: Bearer KEY`, or as `X-Api-Key: KEY` as Anthropic's clients
-    do; where both are there, one that is right will do. Probes, metrics and documentation need
-    none, and neither does a browser's preflight.
+    do; where both are there, one that is right will do. Probes, metrics, documentation and the
+    playground's page need none, and neither does a browser's preflight.
     """
 
     def __init__(self, app: ASGIApp, keys: Sequence[str]) -> None:
@@ -44,7 +44,7 @@ class ApiKeys:
         await error_response(Request(scope, receive), error)(scope, receive, send)
 
     def _is_allowed(self, scope: Scope) -> bool:
-        if scope["method"] == "OPTIONS" or route_path(scope) in OPEN_PATHS:
+        if scope["method"] == "OPTIONS" or is_open(route_path(scope)):
             return True
         headers = Headers(scope=scope)
         kind, _, bearer = headers.get("authorization", "").partition(" ")

@@ -24,7 +24,7 @@ from rillm.server.access_log import CURRENT, RequestRecord, log_request, new_rec
 from rillm.server.anthropic.errors import speaks_anthropic
 from rillm.server.metrics import ServerMetrics
 from rillm.server.options import OPTIONS, HttpOptions
-from rillm.server.paths import PROBE_PATHS, route_path
+from rillm.server.paths import is_quiet, route_path
 from rillm.server.sampling import SamplingDefaults
 from rillm.server.serving_engine import ModelFacts, ServingEngine
 from rillm.server.sse import RAW_SEND
@@ -291,8 +291,8 @@ class ObservedApp:
         scope[RAW_SEND] = send
         path = route_path(scope)
         record = new_record(scope["method"], path, _header(scope, b"x-request-id"))
-        is_probe = path in PROBE_PATHS
-        self.num_live += not is_probe
+        quiet = is_quiet(path)
+        self.num_live += not quiet
         token = CURRENT.set(record)
         try:
             await self.app(scope, receive, _with_request_id(send, record, scope))
@@ -301,8 +301,8 @@ class ObservedApp:
             raise
         finally:
             CURRENT.reset(token)
-            self.num_live -= not is_probe
-            if not is_probe:
+            self.num_live -= not quiet
+            if not quiet:
                 self._end(record, scope)
 
     def _end(self, record: RequestRecord, scope: Scope) -> None:

@@ -25,7 +25,7 @@ from rillm.server.docs_page import docs_page
 from rillm.server.errors import JSON, ErrorBody
 from rillm.server.generate_request import AbortRequest, GenerateRequest
 from rillm.server.options import HttpOptions
-from rillm.server.paths import OPEN_PATHS
+from rillm.server.paths import is_open
 from rillm.server.protocol import ChatCompletionRequest, CompletionRequest
 from rillm.server.responses.request import ResponsesRequest
 from rillm.server.tokenize import DetokenizeRequest, TokenizeRequest
@@ -244,6 +244,12 @@ OPERATIONS: Final[dict[str, Operation]] = {
     "/metrics": Operation(summary="Counts for Prometheus.", answer=_TEXT, media_type="text/plain"),
     "/openapi.json": Operation(summary="This document.", answer=_object(openapi=_TEXT)),
     "/docs": Operation(summary="This document as a page.", answer=_TEXT, media_type="text/html"),
+    "/": Operation(
+        summary="The playground: a page to talk to the model.", answer=_TEXT, media_type="text/html"
+    ),
+    "/playground/{file}": Operation(
+        summary="What that page is made of.", answer=_TEXT, media_type="*/*"
+    ),
 }
 """By path; a route that is not here is described by the first line of its docstring."""
 
@@ -325,7 +331,7 @@ def _operation(path: str, operation: Operation, *, has_keys: bool) -> dict[str, 
         described["requestBody"] = {"required": True, "content": {JSON: {"schema": schema}}}
     if parameters:
         described["parameters"] = parameters
-    is_guarded = has_keys and path not in OPEN_PATHS
+    is_guarded = has_keys and not is_open(path)
     if is_guarded:
         described["security"] = [{"key": []}]
     described["responses"] = _responses(path, operation, is_guarded=is_guarded)

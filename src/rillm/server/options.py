@@ -22,7 +22,8 @@ class HttpOptions(ResponseOptions):
 
     api_key: tuple[str, ...] = field(default=(), repr=False)
     """Key that callers have to show; may be given several times. Also taken from the environment
-    variable RILLM_API_KEY. Probes, metrics and documentation stay open."""
+    variable RILLM_API_KEY. Probes, metrics, documentation and the playground's page
+    stay open."""
     allowed_origins: tuple[str, ...] = ()
     """Origin whose pages may call this server from a browser; `*` for all, none by default."""
     allowed_methods: tuple[str, ...] = ("*",)
