@@ -26,7 +26,7 @@ LAYERS: list[set[str]] = [
     {"vllm_plugin", "choice_parser"},
     {"parsers"},
     {"async_llm", "remote_llm", "llm"},
-    {"remote_stream"},
+    {"remote_stream", "embedding"},
     {"token_wire"},
     {"output_processor"},
     {"input_processor"},
