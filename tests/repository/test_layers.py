@@ -61,6 +61,7 @@ NO_TORCH = [
     "rillm.formats.registry",
     "rillm.output_formats",
     "rillm.remote_llm",
+    "rillm.localai.run",
     "rillm.server.app",
     "rillm.server.run",
     "rillm.streams",
