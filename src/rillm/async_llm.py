@@ -6,11 +6,13 @@ state of its own, and hands every stream what is new in it. Knows neither HTTP n
 
 from __future__ import annotations
 
+import asyncio
 import logging
 from collections.abc import AsyncGenerator, Callable, Iterable, Mapping
 from contextlib import aclosing
 from pathlib import Path
 
+from rillm.embedding import EmbeddingOutput, pooled_prompt, pooling_params
 from rillm.engine.client import EngineClient
 from rillm.engine.config import EngineInfo
 from rillm.engine.messages import StepStats, TokenDelta
@@ -188,6 +190,25 @@ class AsyncLLM:
             async for output in outputs:
                 yield output
 
+    async def embed(self, prompt: PromptType) -> EmbeddingOutput:
+        """Embed one prompt: the mean of the model's last hidden states over its tokens.
+
+        Cancelling the task aborts the request.
+
+        Args:
+            prompt: as for `generate`; longer ones are computed in chunks between other work.
+
+        Raises:
+            InvalidRequestError: the prompt is not acceptable.
+            EngineGenerateError: the engine failed on this request.
+            EngineDeadError: the engine has stopped.
+        """
+        info = await self._client.wait_ready()
+        limits = Limits(max_model_len=info.max_model_len, max_num_seqs=info.max_num_seqs)
+        request_id = self._client.new_request_id()
+        processed = self._inputs.process(request_id, prompt, pooling_params(), limits)
+        return await pooled_prompt(self._client, processed.request)
+
     async def abort(self, request_id: str | Iterable[str]) -> None:
         """End live requests; their streams yield a last output with finish reason `abort`."""
         for name in [request_id] if isinstance(request_id, str) else list(request_id):
@@ -199,6 +220,11 @@ class AsyncLLM:
     def shutdown(self) -> None:
         """Stop the engine and wait until its process is gone. Idempotent."""
         self._client.shutdown()
+
+    async def aclose(self) -> None:
+        """Stop the engine as `shutdown` does, while the event loop goes on."""
+        self._client.disconnect()
+        await asyncio.to_thread(self._client.shutdown)
 
     def __del__(self) -> None:
         # An object whose construction failed has no client.

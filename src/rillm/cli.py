@@ -1,8 +1,9 @@
-"""The console command: `rillm serve`, `engine`, `frontend`, `chat` and `formats`."""
+"""The console command: `rillm serve`, `engine`, `frontend`, `localai`, `chat` and `formats`."""
 
 from __future__ import annotations
 
 import dataclasses
+import importlib
 import logging
 import sys
 from typing import Annotated
@@ -14,6 +15,7 @@ from rillm.async_llm import AsyncLLM
 from rillm.engine_args import AsyncEngineArgs, RemoteEngineArgs
 from rillm.errors import ConfigError, RillmError
 from rillm.formats_cli import app as formats_app
+from rillm.localai.config import BackendConfig
 from rillm.server.config import FrontendConfig, ListenConfig, ServerConfig
 from rillm.server.protocol import ChatCompletionRequest
 from rillm.server.run import run_engine, run_frontend, run_server
@@ -99,6 +101,21 @@ def frontend(
     """
     _set_up_log()
     run_frontend(server or FrontendConfig(), engines)
+
+
+@app.command
+def localai(*, backend: Annotated[BackendConfig | None, Parameter(name="*")] = None) -> None:
+    """Be a backend of LocalAI, which says over gRPC what model to load.
+
+    Args:
+        backend: Where to listen.
+    """
+    _set_up_log()
+    try:
+        run = importlib.import_module("rillm.localai.run")
+    except ModuleNotFoundError as error:
+        raise ConfigError(f"{error.name} is missing: pip install 'rillm[localai]'") from error
+    sys.exit(run.run_backend(backend or BackendConfig()))
 
 
 @app.command

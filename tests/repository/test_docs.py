@@ -43,6 +43,6 @@ def test_version_is_the_same_everywhere() -> None:
     assert f'__version__ = "{project["version"]}"' in source
 
 
-@pytest.mark.parametrize("script", ["make_formats.py", "make_http.py"])
+@pytest.mark.parametrize("script", ["make_formats.py", "make_http.py", "make_localai.py"])
 def test_tables_are_up_to_date(script: str) -> None:
     subprocess.run([sys.executable, ROOT / "docs" / script, "--check"], check=True)

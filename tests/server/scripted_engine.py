@@ -5,9 +5,10 @@ from __future__ import annotations
 import asyncio
 import json
 from collections.abc import AsyncGenerator, Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import Any
 
+from generated_outputs import GeneratedOutputs
 from starlette.types import ASGIApp
 
 from rillm.engine.messages import StepStats
@@ -42,47 +43,6 @@ def delta(
         finish_reason=finish,
         stop_reason=stop_reason,
     )
-
-
-class GeneratedOutputs:
-    """What a generator yields, for a reader to take; each output waits for the one before."""
-
-    def __init__(
-        self, generator: AsyncGenerator[RequestOutput, None], release: Callable[[], None]
-    ) -> None:
-        self.on_ready: Callable[[], None] = lambda: None
-        self.is_finished = False
-        self._release = release
-        self._is_closed = False
-        self._generator = generator
-        self._last = RequestOutput("", None, [], [], finished=True)
-        self._next: asyncio.Task[RequestOutput | None] = self._ask()
-
-    def take(self) -> RequestOutput | None:
-        if not self._next.done():
-            return None
-        output = self._next.result()
-        if output is None:
-            self.is_finished = True
-            # An engine's last output has the finish; a script may end without.
-            return replace(self._last, outputs=[])
-        self._last = output
-        self._next = self._ask()
-        return output
-
-    def close(self) -> None:
-        if not self._is_closed:
-            self._is_closed = True
-            self._next.cancel()
-            self._release()
-
-    def _ask(self) -> asyncio.Task[RequestOutput | None]:
-        task = asyncio.create_task(self._read())
-        task.add_done_callback(lambda task: task.cancelled() or self.on_ready())
-        return task
-
-    async def _read(self) -> RequestOutput | None:
-        return await anext(self._generator, None)
 
 
 class ScriptedEngine:

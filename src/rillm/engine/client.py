@@ -150,10 +150,16 @@ class EngineClient:
         self._reset_prefix_cache = True
         self._flush_soon()
 
+    def disconnect(self) -> None:
+        """Stop the core without waiting for it. Idempotent; live requests end with an error."""
+        self._fail(EngineDeadError("the engine was shut down"))
+
     def shutdown(self) -> None:
-        """Stop the core and wait until it is gone. Idempotent; live requests end with an error."""
-        if self._error is None:
-            self._fail(EngineDeadError("the engine was shut down"))
+        """Stop the core and wait until it is gone. Idempotent; live requests end with an error.
+
+        After `disconnect` it may be called in any thread.
+        """
+        self.disconnect()
         if self._process is not None:
             try:
                 self._process.wait(_EXIT_GRACE_S)

@@ -132,7 +132,7 @@ class EngineCore:
         return StepOutputs(deltas, self.scheduler.stats())
 
     def _report_prompts(self, hidden: torch.Tensor, batch: ScheduledBatch) -> None:
-        """Collect the prompt logprobs of the sequences that ask for them.
+        """Collect what sequences ask to know of their prompts.
 
         Args:
             hidden: [T, H], all rows of the step.
@@ -144,6 +144,7 @@ class EngineCore:
             params = sequence.request.params
             wanted = params.num_prompt_logprobs is not None
             wanted |= params.prompt_logprob_token_ids is not None
+            wanted |= sequence.request.pools
             # A preempted sequence recomputes its prompt, long after it was reported.
             if wanted and sequence.num_output_tokens == 0:
                 self._report_prompt(sequence, hidden[start:end])
@@ -151,6 +152,11 @@ class EngineCore:
     def _report_prompt(self, sequence: Sequence, hidden: torch.Tensor) -> None:
         """Add the prompt positions of this step; each row predicts the position after it."""
         params = sequence.request.params
+        if sequence.request.pools:
+            sums = self.model.normalize(hidden).sum(0, dtype=torch.float32).tolist()
+            before = sequence.hidden_sum or [0.0] * len(sums)
+            sequence.hidden_sum = [a + b for a, b in zip(before, sums, strict=True)]
+            return
         first = sequence.num_computed_tokens
         following = sequence.request.prompt_token_ids[first + 1 : first + 1 + len(hidden)]
         for offset in range(0, len(following), _PROMPT_LOGPROB_ROWS):

@@ -63,6 +63,8 @@ class EngineRequest(msgspec.Struct, array_like=True, frozen=True, kw_only=True):
     cache_salt: str | None = None
     """Prefix cache blocks are shared only between requests of the same salt."""
     read_prefix_cache: bool = True
+    pools: bool = False
+    """Report the mean hidden state of the prompt; needs `read_prefix_cache` to be False."""
 
 
 class Commands(msgspec.Struct, array_like=True, tag="commands"):
@@ -107,6 +109,8 @@ class PromptInfo(msgspec.Struct, array_like=True):
     logprobs: list[TokenLogprobs] | None = None
     """One for each prompt token but the first."""
     token_id_logprobs: list[list[float]] | None = None
+    embedding: list[float] | None = None
+    """Mean over the prompt of the model's last hidden state."""
 
 
 class TokenDelta(msgspec.Struct, array_like=True):

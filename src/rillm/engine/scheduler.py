@@ -185,6 +185,7 @@ class Scheduler:
             # Not reported yet, and found again when the prompt is computed again.
             sequence.prompt_logprobs = []
             sequence.prompt_token_id_logprobs = []
+            sequence.hidden_sum = []
         self._num_preemptions += 1
         insort(self._waiting, sequence, key=_by_order)
 
@@ -313,6 +314,9 @@ class Scheduler:
             logprobs=sequence.prompt_logprobs if params.num_prompt_logprobs is not None else None,
             token_id_logprobs=sequence.prompt_token_id_logprobs
             if params.prompt_logprob_token_ids is not None
+            else None,
+            embedding=[each / sequence.num_prompt_tokens for each in sequence.hidden_sum]
+            if sequence.request.pools
             else None,
         )
 

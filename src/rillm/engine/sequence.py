@@ -44,6 +44,8 @@ class Sequence:
     first_token_s: float = 0.0
     prompt_logprobs: list[TokenLogprobs] = field(default_factory=list)
     prompt_token_id_logprobs: list[list[float]] = field(default_factory=list)
+    hidden_sum: list[float] = field(default_factory=list)
+    """Of the prompt's last hidden states so far, where the request pools them."""
     stop_ids: frozenset[int] = frozenset()
     """All token ids that end the sequence."""
 

@@ -62,6 +62,11 @@ class Model(nn.Module):
         return hidden
 
     @torch.inference_mode()
+    def normalize(self, hidden: Tensor) -> Tensor:
+        """The model's last hidden state, of rows [L, hidden] of what `forward` returned."""
+        return self._norm(hidden)
+
+    @torch.inference_mode()
     def compute_logits(self, hidden: Tensor) -> Tensor:
         """Scores of the next token.
 

@@ -12,6 +12,7 @@ from starlette.responses import Response
 
 from rillm.errors import InvalidRequestError
 from rillm.output_formats import ToolOptions
+from rillm.request_options import check_template_names
 from rillm.server.chat_chunks import ChatAnswer, ChatChunkEncoder, chat_completion
 from rillm.server.context import TextContext, answer_stream, answer_whole, off_loop
 from rillm.server.limits import check_alternatives, check_max_tokens, truncated
@@ -31,19 +32,6 @@ from rillm.streams import EventStream, Generation
 from rillm.text.tokenizer import Tokenizer
 
 _ROLES = ("system", "developer", "user", "assistant", "tool")
-_TEMPLATE_ARGUMENTS = frozenset(
-    {
-        "self",
-        "messages",
-        "tools",
-        "documents",
-        "add_generation_prompt",
-        "continue_final_message",
-        "chat_template",
-        "escape_special_tokens",
-    }
-)
-"""Names a request may not smuggle in as template variables."""
 
 
 class ChatCompletions:
@@ -205,12 +193,7 @@ def check_conversation(request: ChatCompletionRequest) -> None:
             "continue_final_message is true, must be false when add_generation_prompt is true",
             param="continue_final_message",
         )
-    reserved = _TEMPLATE_ARGUMENTS.intersection(request.chat_template_kwargs or ())
-    if reserved:
-        raise InvalidRequestError(
-            f"chat_template_kwargs holds {min(reserved)!r}, which is not for templates to take",
-            param="chat_template_kwargs",
-        )
+    check_template_names(request.chat_template_kwargs)
 
 
 def _check_logprobs(request: ChatCompletionRequest) -> None:

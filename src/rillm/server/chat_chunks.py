@@ -16,6 +16,7 @@ from typing import Any
 
 import msgspec
 
+from rillm.chat_logprobs import TokenVocabulary, chat_logprobs
 from rillm.formats.events import (
     ContentDelta,
     Finish,
@@ -26,7 +27,7 @@ from rillm.formats.events import (
     ToolCallEnd,
 )
 from rillm.outputs import LogprobsDict
-from rillm.server.logprobs import TokenVocabulary, chat_logprobs, prompt_logprobs_object
+from rillm.server.logprobs import prompt_logprobs_object
 from rillm.server.sse import DONE
 from rillm.server.usage import timing_object, usage_object
 from rillm.streams import ChoiceDelta, ChoiceResult, EventStream

@@ -11,13 +11,10 @@ from typing import Any
 
 import msgspec
 
+from rillm.chat_logprobs import TokenVocabulary
 from rillm.formats.events import ContentDelta, Finish
 from rillm.outputs import LogprobsDict
-from rillm.server.logprobs import (
-    CompletionLogprobs,
-    TokenVocabulary,
-    prompt_logprobs_object,
-)
+from rillm.server.logprobs import CompletionLogprobs, prompt_logprobs_object
 from rillm.server.sse import DONE
 from rillm.server.usage import timing_object, usage_object
 from rillm.streams import ChoiceDelta, ChoiceResult, EventStream

@@ -24,17 +24,12 @@ from typing import Any
 
 import msgspec
 
+from rillm.chat_logprobs import LOWEST, TokenVocabulary, chat_logprobs, finite
 from rillm.formats.events import ContentDelta, Finish, ReasoningDelta, StreamEvent, ToolCallEnd
 from rillm.outputs import LogprobsDict
 from rillm.server.chat_chunks import delta_object, message_object
 from rillm.server.generate_request import OutputMode
-from rillm.server.logprobs import (
-    LOWEST,
-    TokenVocabulary,
-    chat_logprobs,
-    finite,
-    prompt_logprobs_object,
-)
+from rillm.server.logprobs import prompt_logprobs_object
 from rillm.server.sse import DONE
 from rillm.streams import ChoiceDelta, ChoiceResult, EventStream, Usage
 

@@ -14,6 +14,7 @@ import msgspec
 from msgspec import Meta
 
 from rillm.errors import ContextLengthError, InvalidRequestError
+from rillm.request_options import clamped_logit_bias
 from rillm.sampling_params import RequestOutputKind, SamplingParams
 from rillm.server.protocol import (
     Int64,
@@ -23,7 +24,7 @@ from rillm.server.protocol import (
     check_stream_options,
     malformed,
 )
-from rillm.server.sampling import clamped_logit_bias, repetition_detection
+from rillm.server.sampling import repetition_detection
 
 OutputMode = Literal["tokens", "text", "derender"]
 

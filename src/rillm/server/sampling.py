@@ -5,13 +5,10 @@ from __future__ import annotations
 from typing import Any, Protocol
 
 from rillm.errors import InvalidRequestError
+from rillm.request_options import clamped_logit_bias
 from rillm.sampling_params import RepetitionDetection, RequestOutputKind, SamplingParams
 from rillm.server.protocol import GenerationRequest, Repetition
 
-MAX_LOGIT_BIAS = 100.0
-"""Larger ones are clamped, as the OpenAI API does."""
-
-_MAX_DIGITS = 20
 _AS_SENT = (
     "n",
     "temperature",
@@ -87,26 +84,6 @@ def sampling_params(
         "output_kind": RequestOutputKind.DELTA if request.stream else RequestOutputKind.FINAL_ONLY,
     }
     return SamplingParams(**options)
-
-
-def clamped_logit_bias(biases: dict[str, float] | None) -> dict[int, float] | None:
-    """Biases by token id, none larger than `MAX_LOGIT_BIAS`.
-
-    Raises:
-        InvalidRequestError: a key is not a token id.
-    """
-    if biases is None:
-        return None
-    by_id: dict[int, float] = {}
-    for key, bias in biases.items():
-        # No vocabulary needs more digits, and Python refuses to read very long ones.
-        if not (key.isascii() and key.isdecimal() and len(key) < _MAX_DIGITS):
-            raise InvalidRequestError(
-                f"logit_bias has the key {key!r}, must be a token id such as '17'",
-                param="logit_bias",
-            )
-        by_id[int(key)] = max(-MAX_LOGIT_BIAS, min(MAX_LOGIT_BIAS, bias))
-    return by_id
 
 
 def repetition_detection(sent: Repetition | None) -> RepetitionDetection | None:

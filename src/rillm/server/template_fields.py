@@ -4,22 +4,14 @@ from __future__ import annotations
 
 from typing import Any
 
+from rillm.request_options import effort_variables
 from rillm.server.protocol import ChatCompletionRequest
 from rillm.text.messages import normalize_messages
 
 
 def template_variables(request: ChatCompletionRequest) -> dict[str, Any]:
-    """The variables that the request gives its template.
-
-    Templates with levels of reasoning read `reasoning_effort`; those that only know on and off
-    read `enable_thinking` or `thinking`. A variable the request itself names wins.
-    """
-    named = request.chat_template_kwargs or {}
-    effort = request.reasoning_effort
-    if effort is None:
-        return named
-    is_on = effort != "none"
-    return {"reasoning_effort": effort, "enable_thinking": is_on, "thinking": is_on, **named}
+    """The variables that the request gives its template; those it names itself win."""
+    return {**effort_variables(request.reasoning_effort), **(request.chat_template_kwargs or {})}
 
 
 def echoed_text(request: ChatCompletionRequest, role: str) -> str:

@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+from rillm.chat_logprobs import TokenVocabulary, chat_logprobs
 from rillm.formats.events import (
     ContentDelta,
     Finish,
@@ -19,7 +20,6 @@ from rillm.formats.events import (
 )
 from rillm.outputs import LogprobsDict
 from rillm.server.errors import ErrorBody
-from rillm.server.logprobs import TokenVocabulary, chat_logprobs
 from rillm.server.responses import events
 from rillm.server.responses.answer import SERVER_ERROR, ResponseAnswer, Status
 from rillm.server.responses.events import EventWriter
