@@ -78,7 +78,7 @@ async def started(
     finally:
         if process.returncode is None:
             process.kill()
-            await process.communicate()
+            await process.wait()
 
 
 async def wait_until_healthy(
