@@ -65,9 +65,10 @@ def report(results: Results, objective: Objective | None, date: str) -> str:
             *_tiles(results, objective),
             *_faults(results),
             *_comparison(results),
-            *_tables(results, objective),
-            *_scenario_plots(results),
+            *_arrivals(results),
             *_load_plots(results),
+            *_tables(results, objective),
+            *_timelines(results),
             *_words(results, objective),
         )
     )
@@ -190,7 +191,7 @@ def _table(table: Table) -> str:
     )
 
 
-def _scenario_plots(results: Results) -> Iterator[str]:
+def _arrivals(results: Results) -> Iterator[str]:
     rows = [row for row in results.rows if row.load is None and _complete(row)]
     if not rows:
         return
@@ -204,13 +205,6 @@ def _scenario_plots(results: Results) -> Iterator[str]:
     yield "lines are medians, dashed ones p99.</p>"
     gaps = [Lane(title, series) for title, series in _by_title(rows, "itl")]
     yield f'<div class="card">{distributions(gaps, "gaps between chunks")}</div>'
-    yield "<h2>Chunks as they came</h2><p>Each line is a request, each tick a chunk.</p>"
-    for title in dict.fromkeys(row.title for row in rows):
-        strips = [
-            strip for row in rows if row.title == title for strip in _strips(results, row, _STRIPS)
-        ]
-        yield f'<div class="card"><h3>{escape(title)}</h3>{_kind_legend(strips)}'
-        yield f"{timeline(strips, f'chunks of {title}')}</div>"
 
 
 def _milestones(row: Row) -> list[Series]:
@@ -250,12 +244,34 @@ def _load_plots(results: Results) -> Iterator[str]:
     for metric, name in (("ttft", "TTFT"), ("itl", "ITL"), ("e2el", "E2EL")):
         lanes = [Lane(title, series) for title, series in _by_title(rows, metric)]
         yield f'<div class="card"><h3>{name} at each load</h3>{distributions(lanes, name)}</div>'
-    yield "<h2>Requests under load</h2><p>The first requests of each step, each from the moment it "
-    yield "was sent to its end.</p>"
-    for row in rows:
+
+
+def _timelines(results: Results) -> Iterator[str]:
+    rows = [row for row in results.rows if row.exchanges]
+    loads = [row for row in rows if row.load is not None]
+    titles = dict.fromkeys(row.title for row in rows if row.load is None)
+    if titles:
+        yield "<h2>Chunks as they came</h2><p>Each line is a request, each tick a chunk.</p>"
+    for title in titles:
+        same = [row for row in rows if row.title == title]
+        yield from _timeline(
+            title, [each for row in same for each in _strips(results, row, _STRIPS)]
+        )
+    if loads:
+        yield "<h2>Requests under load</h2><p>The first requests of each step, each from the moment "
+        yield "it was sent to its end.</p>"
+    for row in loads:
         strips = list(_strips(results, row, _LOAD_STRIPS, together=True))
-        yield f'<div class="card"><h3>{escape(place(results, row))}</h3>{_kind_legend(strips)}'
-        yield f"{timeline(strips, f'requests at {row.title}')}</div>"
+        yield from _timeline(place(results, row), strips)
+
+
+def _timeline(title: str, strips: Sequence[Strip]) -> Iterator[str]:
+    if not strips:
+        return
+    present = {style for strip in strips for _, style in strip.ticks}
+    kinds = [(f"k-{kind}", name) for kind, name in _KINDS.items() if f"k-{kind}" in present]
+    yield f'<div class="card"><h3>{escape(title)}</h3>{_legend(kinds)}'
+    yield f"{timeline(strips, f'chunks of {title}')}</div>"
 
 
 def _load_curves(rows: Sequence[Row], metric: str) -> list[Curve]:
@@ -290,11 +306,6 @@ def _strips(results: Results, row: Row, most: int, *, together: bool = False) ->
         server = f"{SERVERS[row.server]} " if len(results.urls) > 1 else ""
         label = f"{server}{number}" + ("" if each.is_complete else " (broken)")
         yield Strip(label, start_ms, start_ms + end_s * 1e3, ticks)
-
-
-def _kind_legend(strips: Sequence[Strip]) -> str:
-    present = {style for strip in strips for _, style in strip.ticks}
-    return _legend([(f"k-{kind}", name) for kind, name in _KINDS.items() if f"k-{kind}" in present])
 
 
 def _server_legend(results: Results) -> str:
