@@ -258,8 +258,8 @@ def _timelines(results: Results) -> Iterator[str]:
             title, [each for row in same for each in _strips(results, row, _STRIPS)]
         )
     if loads:
-        yield "<h2>Requests under load</h2><p>The first requests of each step, each from the moment "
-        yield "it was sent to its end.</p>"
+        yield "<h2>Requests under load</h2><p>The first requests of each step, from the moment "
+        yield "each was sent to its end.</p>"
     for row in loads:
         strips = list(_strips(results, row, _LOAD_STRIPS, together=True))
         yield from _timeline(place(results, row), strips)
