@@ -16,7 +16,7 @@ from pathlib import Path
 RILLM = [sys.executable, "-m", "rillm"]
 SERVE = [*RILLM, "serve", "--port", "0", "--num-threads", "1"]
 LOAD = ["--concurrency", "1", "2", "4", "8", "--num-prompts", "24", "--output-tokens", "24"]
-WIDTH, HEIGHT = 1120, 1250
+WIDTH, HEIGHT = 1120, 1390
 BROWSERS = ("chromium", "chromium-browser", "google-chrome")
 
 

@@ -72,8 +72,12 @@ class FaultyServer:
 async def serving(script: Script, pause_s: float = 0.0) -> AsyncIterator[FaultyServer]:
     """Run the server; `pause_s` goes before each event."""
     known = FaultyServer("")
+    open_connections: dict[asyncio.Task[Any], asyncio.StreamWriter] = {}
 
     async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        task = asyncio.current_task()
+        assert task is not None
+        open_connections[task] = writer
         try:
             while head := await reader.readuntil(b"\r\n\r\n"):
                 if not await _answer_one(head.decode(), reader, writer, script, known, pause_s):
@@ -82,6 +86,7 @@ async def serving(script: Script, pause_s: float = 0.0) -> AsyncIterator[FaultyS
             pass
         finally:
             writer.close()
+            del open_connections[task]
 
     server = await asyncio.start_server(answer, "127.0.0.1", 0)
     known.url = f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}"
@@ -89,6 +94,9 @@ async def serving(script: Script, pause_s: float = 0.0) -> AsyncIterator[FaultyS
         yield known
     finally:
         server.close()
+        for writer in open_connections.values():
+            writer.close()
+        await asyncio.gather(*open_connections)
 
 
 async def _answer_one(

@@ -138,7 +138,8 @@ def distributions(lanes: Sequence[Lane], caption: str) -> str:
         for place, series in enumerate(each for each in lane.series if each.values):
             ordered = sorted(series.values)
             if len(ordered) <= _FEW:
-                parts += _dots(scale, base - _LANE / 2, series, ordered)
+                apart = (place - 0.5) * 16 if has_words and len(lane.series) > 1 else 0
+                parts += _dots(scale, base - _LANE / 2 + apart, series, ordered)
             else:
                 parts += _outline(scale, base, series, ordered)
             if has_words:
@@ -153,13 +154,13 @@ def _in_words(ordered: Sequence[float]) -> str:
 
 def _dots(scale: Scale, middle: float, series: Series, ordered: Sequence[float]) -> Iterator[str]:
     for i, value in enumerate(ordered):
-        y = middle + (i % 3 - 1) * 4
+        y = middle + (i % 3 - 1) * 3.5
         yield (
             f'<circle class="dot {series.style}" cx="{scale(value):.1f}" cy="{y:.1f}" r="3.5">'
             f"<title>{escape(series.name)} {shown(value)} ms</title></circle>"
         )
     x = scale(percentile(ordered, 0.5))
-    yield f'<path class="median {series.style}" d="M{x:.1f} {middle - 13:.1f}v26"/>'
+    yield f'<path class="median {series.style}" d="M{x:.1f} {middle - 10:.1f}v20"/>'
 
 
 def _outline(scale: Scale, base: float, series: Series, ordered: Sequence[float]) -> Iterator[str]:

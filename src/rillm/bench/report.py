@@ -275,15 +275,20 @@ def _timeline(title: str, strips: Sequence[Strip]) -> Iterator[str]:
 
 
 def _load_curves(rows: Sequence[Row], metric: str) -> list[Curve]:
+    """For each server and each kind of load, the median and p99 over the throughput."""
+    groups: dict[tuple[int, bool], list[Row]] = {}
+    for row in rows:
+        if row.load is not None:
+            groups.setdefault((row.server, row.load.rate is None), []).append(row)
     found = []
-    for server in sorted({row.server for row in rows}):
+    for (server, _), steps in groups.items():
+        summaries = [(row.summary(), row.load.label) for row in steps if row.load is not None]
         for quantile in ("p50", "p99"):
-            points = []
-            for row in rows:
-                summary = row.summary()
-                value = summary.quantile(metric, quantile)
-                if row.server == server and value and row.load is not None:
-                    points.append((summary.output_throughput, value, row.load.label))
+            points = [
+                (summary.output_throughput, value, label)
+                for summary, label in summaries
+                if (value := summary.quantile(metric, quantile))
+            ]
             if points:
                 style, name = _SERVER_STYLES[server], f"{SERVERS[server]} {quantile}"
                 found.append(Curve(style, name, points, is_dashed=quantile == "p99"))
