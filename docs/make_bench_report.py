@@ -15,18 +15,17 @@ from pathlib import Path
 
 RILLM = [sys.executable, "-m", "rillm"]
 SERVE = [*RILLM, "serve", "--port", "0", "--num-threads", "1"]
-LOAD = ["--concurrency", "1", "2", "4", "8", "--num-prompts", "24", "--output-tokens", "24"]
 WIDTH, HEIGHT = 1120, 1390
 BROWSERS = ("chromium", "chromium-browser", "google-chrome")
 
 
 def measure(html: Path) -> None:
-    """Start a server of its own, and have the report of all scenarios and a sweep written."""
+    """Start a server of its own, and have the report of all scenarios written."""
     with subprocess.Popen(SERVE, stderr=subprocess.PIPE, text=True) as serving:
         assert serving.stderr is not None
         try:
             url = serving.stderr.readline().split()[-1]
-            command = [*RILLM, "bench", url, "--scenario", "all", *LOAD, "--html", str(html)]
+            command = [*RILLM, "bench", url, "--html", str(html)]
             subprocess.run(command, check=True)
         finally:
             serving.terminate()

@@ -179,5 +179,5 @@ def shown(value: Value) -> str:
         return NOTHING
     if isinstance(value, str | int):
         return str(value)
-    num_digits = 0 if abs(value) >= 100 else 1 if abs(value) >= 10 else 2
+    num_digits = 0 if abs(value) >= 99.95 else 1 if abs(value) >= 9.995 else 2
     return f"{value:.{num_digits}f}"
