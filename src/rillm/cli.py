@@ -29,6 +29,11 @@ app = App(
     name="rillm", version=__version__, help="A streaming-first server for large language models."
 )
 app.command(formats_app)
+app.command(
+    "rillm.bench.command:app",
+    name="bench",
+    help="Measure an OpenAI-compatible server as a reader feels it.",
+)
 
 
 def main() -> None:

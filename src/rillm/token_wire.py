@@ -18,6 +18,7 @@ from rillm.engine.messages import FinishReason, PromptInfo, TokenDelta, TokenLog
 from rillm.errors import EngineGenerateError
 from rillm.input_processor import ProcessedRequest
 from rillm.sampling_params import SamplingParams
+from rillm.sse_reader import EventReader
 
 MAX_ID_LENGTH: Final = 128
 """Longest name of a request that servers take, in characters."""
@@ -177,18 +178,12 @@ async def read_stream(parts: AsyncIterator[bytes]) -> AsyncGenerator[Answer, Non
     Raises:
         EngineGenerateError: an event is malformed.
     """
-    rest = b""
+    reader = EventReader()
     is_done = False
     async for part in parts:
-        *lines, rest = (rest + part).split(b"\n")
-        for line in lines:
-            # Lines that begin otherwise are comments, or empty.
-            if is_done or not line.startswith(b"data:"):
-                continue
-            data = line[5:].strip()
-            if data == b"[DONE]":
-                is_done = True
-            else:
+        for data in reader.feed(part):
+            is_done = is_done or data == b"[DONE]"
+            if not is_done:
                 yield read_answer(data)
 
 

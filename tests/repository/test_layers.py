@@ -20,7 +20,7 @@ LAYERS: list[set[str]] = [
     {"__main__"},
     {"cli"},
     {"terminal", "formats_cli"},
-    {"server", "localai"},
+    {"server", "localai", "bench"},
     {"chat_logprobs", "request_options"},
     {"output_formats"},
     {"streams"},
@@ -38,7 +38,7 @@ LAYERS: list[set[str]] = [
     {"engine"},
     {"models"},
     {"engine.config"},
-    {"outputs", "sampling_params"},
+    {"outputs", "sampling_params", "sse_reader"},
     {"errors", "__init__"},
 ]
 # The engine's client half, and all of the rest above the core, never reach the core's half.
@@ -57,6 +57,7 @@ CORE = {
 NO_TORCH = [
     "rillm",
     "rillm.async_llm",
+    "rillm.bench.command",
     "rillm.cli",
     "rillm.engine.client",
     "rillm.formats.registry",

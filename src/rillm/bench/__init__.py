@@ -1,0 +1,1 @@
+"""The benchmark: load for OpenAI-compatible servers, and what their readers felt."""
