@@ -37,6 +37,7 @@ LAYERS: list[set[str]] = [
     {"models"},
     {"engine.config"},
     {"outputs", "sampling_params", "merge"},
+    {"structured_outputs"},
     {"errors", "__init__"},
 ]
 # The engine's client half, and all of the rest above the core, never reach the core's half.

@@ -1,0 +1,165 @@
+"""StructuredOutputsParams: what an output has to look like, checked as far as its shape goes.
+
+Whether a schema, an expression or a grammar means anything is found by `rillm.grammar_check`.
+Names are those of vLLM's `StructuredOutputsParams`.
+"""
+
+from __future__ import annotations
+
+from typing import Any, Final
+
+import msgspec
+
+from rillm.errors import InvalidRequestError
+
+MAX_CONSTRAINT_BYTES: Final = 2**19
+"""Most bytes of UTF-8 in a constraint: the text, the schema as JSON, or all choices together."""
+MAX_NESTING: Final = 64
+"""Deepest nesting of objects and arrays in a schema."""
+
+_CONSTRAINTS: Final = ("json", "regex", "choice", "grammar", "json_object", "structural_tag")
+_SWITCHES: Final = ("json_object", "disable_any_whitespace", "disable_additional_properties")
+_OF_JSON: Final = ("disable_any_whitespace", "disable_additional_properties", "whitespace_pattern")
+"""Options that mean something only where the output is JSON."""
+_PREFIX: Final = "structured_outputs."
+
+
+class StructuredOutputsParams(msgspec.Struct, kw_only=True):
+    """Exactly one constraint on the output, and how JSON may be written.
+
+    The output then fits the constraint from its first character to its last, unless it is cut off
+    by `max_tokens` or a stop string.
+
+    Raises:
+        InvalidRequestError: no constraint or several, or one of the wrong type, too long or too
+            deep; `param` names it.
+    """
+
+    json: str | dict[str, Any] | None = None
+    """A JSON schema, or its text."""
+    regex: str | None = None
+    """A regular expression for the whole output: without look-around and back-references."""
+    choice: list[str] | None = None
+    """The output is one of these texts."""
+    grammar: str | None = None
+    """A context-free grammar: Lark as llguidance has it, or GBNF (rules written with `::=`)."""
+    json_object: bool | None = None
+    """True: the output is any JSON object."""
+    structural_tag: str | None = None
+    """Not supported: refused."""
+    disable_any_whitespace: bool = False
+    """JSON is written without spaces and line breaks between its parts."""
+    disable_additional_properties: bool = False
+    """Objects of a schema have the properties it lists and no others, unless it says otherwise."""
+    whitespace_pattern: str | None = None
+    """A regular expression for what may stand between the parts of JSON."""
+
+    def __post_init__(self) -> None:
+        self.verify()
+
+    def verify(self) -> None:
+        """Check everything that can be seen without reading the constraint's language.
+
+        Raises:
+            InvalidRequestError: as the constructor.
+        """
+        for name in _SWITCHES:
+            if not isinstance(getattr(self, name), bool | None):
+                raise _error(name, "must be true or false")
+        given = [name for name in _CONSTRAINTS if getattr(self, name) not in (None, False)]
+        if len(given) != 1:
+            raise InvalidRequestError(
+                f"structured_outputs has {' and '.join(given) or 'no constraint'}, must have "
+                f"exactly one of {', '.join(_CONSTRAINTS[:-1])}",
+                param="structured_outputs",
+            )
+        if self.structural_tag is not None:
+            raise _error("structural_tag", "is not supported: use grammar or json")
+        self._verify_constraint(given[0])
+        self._verify_options()
+
+    def _verify_constraint(self, name: str) -> None:
+        value = getattr(self, name)
+        if name == "choice":
+            _check_choices(value)
+        elif name == "json" and not isinstance(value, str):
+            _check_schema(value)
+        elif name != "json_object":
+            _check_text(name, value)
+
+    def _verify_options(self) -> None:
+        is_json = self.json is not None or self.json_object
+        for name in _OF_JSON:
+            if getattr(self, name) and not is_json:
+                raise _error(name, "is set, must be absent without json or json_object")
+        if self.whitespace_pattern is not None:
+            _check_text("whitespace_pattern", self.whitespace_pattern)
+            if self.disable_any_whitespace:
+                raise _error(
+                    "whitespace_pattern", "is set, must be absent with disable_any_whitespace"
+                )
+
+
+def json_depth_exceeds(value: object, limit: int) -> bool:
+    """Whether objects and arrays are nested in each other more than `limit` times."""
+    level: list[object] = [value]
+    for _ in range(limit + 1):
+        level = [
+            item
+            for each in level
+            if isinstance(each, dict | list)
+            for item in (each.values() if isinstance(each, dict) else each)
+        ]
+        if not level:
+            return False
+    return True
+
+
+def _error(name: str, problem: str) -> InvalidRequestError:
+    return InvalidRequestError(f"{_PREFIX}{name} {problem}", param=_PREFIX + name)
+
+
+def _check_schema(value: object) -> None:
+    if not isinstance(value, dict):
+        raise _error("json", "must be a JSON schema: an object, or its text")
+    if json_depth_exceeds(value, MAX_NESTING):
+        raise _error("json", f"is nested too deeply, must be at most {MAX_NESTING} levels deep")
+    try:
+        encoded = msgspec.json.encode(value)
+    except (TypeError, ValueError) as error:
+        raise _error("json", f"cannot be written as JSON: {error}") from error
+    _check_size("json", len(encoded))
+
+
+def _check_text(name: str, value: object) -> None:
+    if not isinstance(value, str):
+        raise _error(name, "must be a string")
+    if not value.strip() and name != "regex":
+        raise _error(name, "is blank")
+    if not value:
+        raise _error(name, "is empty")
+    if "\0" in value:
+        raise _error(name, "holds a NUL character")
+    _check_size(name, _num_bytes(name, value))
+
+
+def _check_choices(choices: object) -> None:
+    if not isinstance(choices, list) or not all(isinstance(each, str) for each in choices):
+        raise _error("choice", "must be a list of strings")
+    if not choices:
+        raise _error("choice", "is empty, must hold at least one text")
+    if not all(choices):
+        raise _error("choice", "holds an empty text")
+    _check_size("choice", sum(_num_bytes("choice", each) for each in choices))
+
+
+def _num_bytes(name: str, text: str) -> int:
+    try:
+        return len(text.encode())
+    except UnicodeEncodeError:
+        raise _error(name, "is not valid Unicode") from None
+
+
+def _check_size(name: str, num_bytes: int) -> None:
+    if num_bytes > MAX_CONSTRAINT_BYTES:
+        raise _error(name, f"has {num_bytes} bytes, must have at most {MAX_CONSTRAINT_BYTES}")
