@@ -16,6 +16,7 @@ from rillm.engine.config import EngineInfo
 from rillm.engine.messages import StepStats, TokenDelta
 from rillm.engine_args import AsyncEngineArgs, EngineArgs
 from rillm.errors import EngineDeadError, EngineError, EngineGenerateError, InvalidRequestError
+from rillm.grammars.checker import GrammarChecker, read_markers
 from rillm.input_processor import InputProcessor, Limits, PromptType
 from rillm.models.config import GenerationConfig, ModelConfig, read_generation_config
 from rillm.output_processor import RequestState
@@ -62,6 +63,7 @@ class AsyncLLM:
             max_logprobs=args.max_logprobs,
             seed=args.seed,
         )
+        self._grammars = GrammarChecker(self._markers, self.model_config.vocab_size)
         self._live: dict[str, _Stream] = {}
         self._logs_requests = isinstance(args, AsyncEngineArgs) and args.enable_log_requests
 
@@ -201,6 +203,7 @@ class AsyncLLM:
 
     def shutdown(self) -> None:
         """Stop the engine and wait until its process is gone. Idempotent."""
+        self._grammars.close()
         self._client.shutdown()
 
     def __del__(self) -> None:
@@ -208,6 +211,11 @@ class AsyncLLM:
         client = getattr(self, "_client", None)
         if client is not None:
             client.shutdown()
+
+    def _markers(self) -> Mapping[int, str]:
+        if self.tokenizer is not None:
+            return self.tokenizer.markers
+        return read_markers(self.args.tokenizer_directory(self.directory))
 
     async def _open(
         self,
@@ -229,7 +237,10 @@ class AsyncLLM:
         try:
             info = await self._client.wait_ready()
             limits = Limits(max_model_len=info.max_model_len, max_num_seqs=info.max_num_seqs)
-            processed = self._inputs.process(stream.engine_id, prompt, params, limits, priority)
+            grammar = await self._grammars.check(params)
+            processed = self._inputs.process(
+                stream.engine_id, prompt, params, limits, priority, grammar
+            )
             stream.state = RequestState(
                 processed,
                 request_id,

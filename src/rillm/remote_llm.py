@@ -29,6 +29,7 @@ from rillm.errors import (
     InvalidRequestError,
     RillmError,
 )
+from rillm.grammars.checker import GrammarChecker
 from rillm.input_processor import InputProcessor, Limits, ProcessedRequest, PromptType
 from rillm.models.config import GenerationConfig, ModelConfig, read_generation_config
 from rillm.output_processor import RequestState
@@ -84,6 +85,9 @@ class RemoteLLM:
         self.generation_config: GenerationConfig = read_generation_config(self.directory)
         self.max_model_len: int = self.model_config.max_position_embeddings
         self.ready_info: object | None = None
+        self._grammars = GrammarChecker(
+            lambda: self.tokenizer.markers, self.model_config.vocab_size
+        )
         self._inputs = InputProcessor(
             self.model_config,
             self.generation_config,
@@ -190,6 +194,7 @@ class RemoteLLM:
     def shutdown(self) -> None:
         """End all streams with an error, and take no more requests. Idempotent."""
         self._is_closed = True
+        self._grammars.close()
         for stream in self._live.values():
             stream.fail(EngineDeadError("the frontend has been shut down"))
             stream.stop()
@@ -219,7 +224,8 @@ class RemoteLLM:
                 raise EngineDeadError("the frontend has been shut down")
             await self.wait_ready()
             limits = Limits(max_model_len=self.max_model_len, max_num_seqs=MAX_SEQUENCES)
-            processed = self._inputs.process(0, prompt, params, limits, priority)
+            grammar = await self._grammars.check(params)
+            processed = self._inputs.process(0, prompt, params, limits, priority, grammar)
             state = RequestState(processed, request_id, self.tokenizer, stand_ins=stand_ins)
             stream.begin(processed, state)
             if not stream.is_aborted:

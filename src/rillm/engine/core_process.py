@@ -62,8 +62,9 @@ def _start(link: FrameSocket[FromCore, ToCore]) -> EngineCore | None:
 def _loop(link: FrameSocket[FromCore, ToCore], core: EngineCore) -> None:
     """One frame of commands, one step, one frame of outputs, for ever."""
     while True:
-        if not core.has_work:
-            select.select([link.socket], [link.socket] if link.has_unsent else [], [])
+        if not core.has_work or core.is_blocked:
+            unsent = [link.socket] if link.has_unsent else []
+            select.select([link.socket, core.grammars], unsent, [])
         had_work = core.has_work
         _apply(core, link.receive())
         if link.has_unsent:

@@ -50,6 +50,7 @@ class SamplingBatch:
         self.penalties = Penalties.of(rows, vocab_size, device)
         self.bias = _LogitBias.of(params, device)
         self.allowed = _allowed_mask(params, vocab_size, device)
+        self.with_grammar = [i for i, (s, _) in enumerate(rows) if s.matcher is not None]
         self.with_bad_words = [i for i, p in enumerate(params) if p.bad_words]
         self.with_min_tokens = [
             i for i, (s, _) in enumerate(rows) if s.request.params.min_tokens and s.stop_ids

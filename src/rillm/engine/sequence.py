@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 from rillm.engine.block_pool import BlockHash
+from rillm.engine.grammars import Matcher
 from rillm.engine.messages import EngineRequest, TokenLogprobs
 
 
@@ -46,6 +47,9 @@ class Sequence:
     prompt_token_id_logprobs: list[list[float]] = field(default_factory=list)
     stop_ids: frozenset[int] = frozenset()
     """All token ids that end the sequence."""
+    matcher: Matcher | None = None
+    """The place in the request's grammar, once that is compiled. Preemption leaves it alone: it
+    has taken in every token of the output."""
 
     @property
     def num_prompt_tokens(self) -> int:
@@ -98,4 +102,5 @@ class Sequence:
             num_cached_tokens=self.num_cached_tokens,
             scheduled_s=self.scheduled_s,
             stop_ids=self.stop_ids,
+            matcher=None if self.matcher is None else self.matcher.fork(),
         )

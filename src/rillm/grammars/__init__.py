@@ -1,0 +1,1 @@
+"""Grammars: what constrains an output, from a request's words to the tokens that may follow."""
