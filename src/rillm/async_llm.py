@@ -11,12 +11,12 @@ import logging
 from collections.abc import AsyncGenerator, Iterable, Mapping
 from pathlib import Path
 
+from rillm.constraints.checker import GrammarChecker, read_markers
 from rillm.engine.client import EngineClient
 from rillm.engine.config import EngineInfo
 from rillm.engine.messages import StepStats, TokenDelta
 from rillm.engine_args import AsyncEngineArgs, EngineArgs
 from rillm.errors import EngineDeadError, EngineError, EngineGenerateError, InvalidRequestError
-from rillm.grammars.checker import GrammarChecker, read_markers
 from rillm.input_processor import InputProcessor, Limits, PromptType
 from rillm.models.config import GenerationConfig, ModelConfig, read_generation_config
 from rillm.output_processor import RequestState

@@ -10,11 +10,11 @@ from typing import Any
 
 from tqdm import tqdm
 
+from rillm.constraints.checker import GrammarChecker, read_markers
 from rillm.engine.core import EngineCore
 from rillm.engine.messages import Commands
 from rillm.engine_args import BUNDLED_MODEL, EngineArgs
 from rillm.errors import EngineGenerateError, InvalidRequestError
-from rillm.grammars.checker import GrammarChecker, read_markers
 from rillm.input_processor import InputProcessor, Limits, PromptType
 from rillm.models.config import read_generation_config
 from rillm.output_processor import RequestState

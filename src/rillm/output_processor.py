@@ -60,8 +60,6 @@ class ChoiceState:
         self.is_dirty = False
         self._is_delta = params.output_kind is RequestOutputKind.DELTA
         self._params = params
-        token_params = processed.request.params
-        self._end_ids = {token_params.eos_token_id, *token_params.stop_token_ids}
         self._stream_interval = stream_interval
         self._tokenizer = tokenizer
         self._detokenizer = (
@@ -126,10 +124,10 @@ class ChoiceState:
         """Detokenize and match stop strings; return the one that was found."""
         detokenizer = self._detokenizer
         assert detokenizer is not None
-        # The text of a stop token is not part of the output; its id is. A grammar ends with text.
+        # The text of a stop token is not part of the output; its id is.
         num_shown = len(delta.token_ids)
         if delta.finish_reason == "stop" and not self._params.include_stop_str_in_output:
-            num_shown -= num_shown > 0 and delta.token_ids[-1] in self._end_ids
+            num_shown -= 1
         shown_ids = delta.token_ids[:num_shown]
         if self._stop is None and self._ends is None:
             self._text.append(detokenizer.push(shown_ids))

@@ -19,6 +19,7 @@ from typing import Any, Final
 import httpx2
 import msgspec
 
+from rillm.constraints.checker import GrammarChecker
 from rillm.engine.messages import StepStats
 from rillm.engine_args import RemoteEngineArgs
 from rillm.errors import (
@@ -29,7 +30,6 @@ from rillm.errors import (
     InvalidRequestError,
     RillmError,
 )
-from rillm.grammars.checker import GrammarChecker
 from rillm.input_processor import InputProcessor, Limits, ProcessedRequest, PromptType
 from rillm.models.config import GenerationConfig, ModelConfig, read_generation_config
 from rillm.output_processor import RequestState

@@ -8,7 +8,7 @@ import secrets
 import time
 from typing import Any, Final
 
-from rillm.engine.messages import PromptInfo, RequestTimes, TokenDelta, TokenSamplingParams
+from rillm.engine.messages import PromptInfo, RequestTimes, TokenDelta
 from rillm.errors import EngineGenerateError, RillmError
 from rillm.input_processor import ProcessedRequest
 from rillm.output_processor import RequestState
@@ -94,7 +94,7 @@ class RemoteStream:
             if not 0 <= delta.choice < request.n:
                 raise EngineGenerateError(f"an engine answered with a choice {delta.choice}")
             if delta.token_ids or delta.finish_reason is not None:
-                self._take(delta, request.params)
+                self._take(delta, request.params.eos_token_id)
         self._changed.set()
 
     def end(self) -> None:
@@ -140,7 +140,7 @@ class RemoteStream:
         self._changed.clear()
         await self._changed.wait()
 
-    def _take(self, delta: TokenDelta, params: TokenSamplingParams) -> None:
+    def _take(self, delta: TokenDelta, eos_token_id: int | None) -> None:
         now = time.monotonic()
         self._first_token = self._first_token or now
         if not self.has_begun or delta.finish_reason is not None:
@@ -148,8 +148,8 @@ class RemoteStream:
         self.has_begun = True
         if delta.finish_reason == "stop" and delta.token_ids:
             # An engine without a tokenizer may not know which token is the end of sequence.
-            last = delta.token_ids[-1]
-            delta.stop_token_id = last if last in params.stop_token_ids else None
+            stop_id = delta.token_ids[-1]
+            delta.stop_token_id = None if stop_id == eos_token_id else stop_id
         if delta.finish_reason is not None and self._open == {delta.choice}:
             self._last = delta
         else:

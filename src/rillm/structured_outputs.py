@@ -1,6 +1,6 @@
 """StructuredOutputsParams: what an output has to look like, checked as far as its shape goes.
 
-Whether a schema, an expression or a grammar means anything is found by `rillm.grammars.checker`.
+Whether a schema, an expression or a grammar means anything is found by `rillm.constraints.checker`.
 Names are those of vLLM's `StructuredOutputsParams`.
 """
 

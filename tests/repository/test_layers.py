@@ -34,7 +34,7 @@ LAYERS: list[set[str]] = [
     {"text", "formats", "engine_args"},
     {"engine.client", "engine.core_process"},
     {"engine"},
-    {"grammars"},
+    {"constraints"},
     {"models"},
     {"text.tokenizer_files", "text.pieces"},
     {"engine.config"},

@@ -63,8 +63,8 @@ def _loop(link: FrameSocket[FromCore, ToCore], core: EngineCore) -> None:
     """One frame of commands, one step, one frame of outputs, for ever."""
     while True:
         if not core.has_work or core.is_blocked:
-            unsent = [link.socket] if link.has_unsent else []
-            select.select([link.socket, core.grammars], unsent, [])
+            sock, grammars = link.socket.fileno(), core.grammars.fileno()
+            select.select([sock, grammars], [sock] if link.has_unsent else [], [])
         had_work = core.has_work
         _apply(core, link.receive())
         if link.has_unsent:

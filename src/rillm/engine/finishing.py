@@ -11,16 +11,18 @@ def finish_reason(sequence: Sequence, token_id: int) -> FinishReason | None:
     """Decide whether the token just appended ends its sequence.
 
     A stop token on the last allowed position is a stop. Below `min_tokens` the sampler never
-    draws one, but a grammar that allows nothing more ends there, too.
+    draws one, unless a grammar allows nothing else.
     """
     params = sequence.request.params
     matcher = sequence.matcher
     if token_id < 0:
-        return "stop" if matcher is not None and matcher.is_accepting else "error"
+        return "error"
+    if matcher is not None and token_id in matcher.ends:
+        return "stop"
     if token_id in sequence.stop_ids and sequence.num_output_tokens > params.min_tokens:
         return "stop"
-    if matcher is not None and matcher.is_complete:
-        return "stop" if matcher.error is None else "error"
+    if matcher is not None and matcher.error is not None:
+        return "error"
     if sequence.num_output_tokens >= params.max_tokens:
         return "length"
     if params.repetition_detection is not None:
@@ -35,5 +37,5 @@ def finish_reason(sequence: Sequence, token_id: int) -> FinishReason | None:
 def failure(sequence: Sequence) -> str:
     """Why a sequence cannot go on."""
     if sequence.matcher is not None:
-        return sequence.matcher.error or "no token fits the grammar and the other options"
+        return sequence.matcher.error or "no token fits both the grammar and the other options"
     return "no token can be sampled: logits are not finite or exclude every token"

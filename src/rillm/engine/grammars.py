@@ -15,8 +15,8 @@ from typing import Final
 
 from llguidance import LLMatcher, LLTokenizer
 
+from rillm.constraints.vocabulary import LIMITS, read_vocabulary
 from rillm.errors import ConfigError
-from rillm.grammars.vocabulary import LIMITS, read_vocabulary
 
 _MAX_CACHED: Final = 32
 """Compiled grammars kept, least recently used first to go."""
@@ -42,11 +42,6 @@ class Matcher:
         return self.state.is_stopped()
 
     @property
-    def is_accepting(self) -> bool:
-        """Whether the output may end here."""
-        return not self.state.is_error() and self.state.is_accepting()
-
-    @property
     def error(self) -> str | None:
         """What went wrong, None as long as nothing has."""
         if not self.state.is_error():
@@ -56,7 +51,8 @@ class Matcher:
 
     def advance(self, token_id: int) -> None:
         """Take in a sampled token; one that does not fit leaves an error."""
-        self.state.consume_token(token_id)
+        if token_id not in self.ends:
+            self.state.consume_token(token_id)
 
     def fork(self) -> Matcher:
         """Another matcher at the same place."""

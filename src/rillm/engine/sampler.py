@@ -1,8 +1,8 @@
 """Sampler: logits to tokens, for a whole batch at once.
 
-Order: grammar, whitelist, bad words, bias, min tokens, penalties; then greedy rows take the best token,
-and the others go through temperature, min-p, top-k, top-p and one counter-based draw. A row's
-token depends on its own logits and options only.
+Order: grammar, whitelist, bad words, bias, min tokens, penalties; then greedy rows take the best
+token, and the others go through temperature, min-p, top-k, top-p and one counter-based draw. A
+row's token depends on its own logits and options only.
 """
 
 from __future__ import annotations
@@ -71,7 +71,8 @@ class Sampler:
             batch.bias.apply(logits)
         for row in batch.with_min_tokens:
             sequence = batch.rows[row][0]
-            if sequence.num_output_tokens < sequence.request.params.min_tokens:
+            is_complete = sequence.matcher is not None and sequence.matcher.is_complete
+            if sequence.num_output_tokens < sequence.request.params.min_tokens and not is_complete:
                 logits[row, list(sequence.stop_ids)] = -torch.inf
         if batch.penalties is not None:
             batch.penalties.apply(logits)

@@ -302,7 +302,7 @@ class Scheduler:
             delta.token_ids = [token.token_id]
             if token.logprobs is not None:
                 delta.logprobs = [token.logprobs]
-            if sequence.matcher is not None and token.token_id not in sequence.stop_ids:
+            if sequence.matcher is not None:
                 sequence.matcher.advance(token.token_id)
         if is_first:
             sequence.first_token_s = now_s

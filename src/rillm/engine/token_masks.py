@@ -47,9 +47,9 @@ class TokenMasks:
             masks = masks[[index[matcher] for matcher in matchers]]
         exclude(logits, at, masks)
         for i, matcher in zip(at, matchers, strict=True):
-            # What ends an output elsewhere, but not this one.
             ignored = matcher.ends - sequences[i].stop_ids
-            if ignored:
+            # Where nothing else can follow, what ends an output ends this one, too.
+            if ignored and not matcher.is_complete:
                 logits[i, list(ignored)] = -torch.inf
 
     def _fill(self, matchers: list[Matcher]) -> npt.NDArray[np.int32]:

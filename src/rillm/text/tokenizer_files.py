@@ -77,7 +77,9 @@ def markers_of(backend: tokenizers.Tokenizer) -> dict[int, str]:
     These are all added tokens but ordinary runs of white space.
     """
     added = backend.get_added_tokens_decoder()
-    return {i: token.content for i, token in added.items() if token.special or token.content.strip()}
+    return {
+        i: token.content for i, token in added.items() if token.special or token.content.strip()
+    }
 
 
 def _read_backend(path: Path) -> tokenizers.Tokenizer:

@@ -64,7 +64,9 @@ def _json(params: StructuredOutputsParams) -> str:
     if params.disable_additional_properties:
         schema = _closed(schema)
     own = schema.get(_OPTIONS)
-    options = {"whitespace_pattern": WHITESPACE} | (own if isinstance(own, dict) else {})
+    options: dict[str, Any] = {"whitespace_pattern": WHITESPACE}
+    if isinstance(own, dict):
+        options |= own
     if params.disable_any_whitespace:
         options = options | {"whitespace_flexible": False, "whitespace_pattern": None}
     elif params.whitespace_pattern is not None:
@@ -95,5 +97,3 @@ def _closed(schema: Any) -> Any:
     if "properties" in schema:
         closed.setdefault("additionalProperties", False)
     return closed
-
-

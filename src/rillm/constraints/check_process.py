@@ -1,7 +1,7 @@
-"""Reads and tries grammars in a process of its own: `python -m rillm.grammars.check_process`.
+"""Reads and tries grammars in a process of its own: `python -m rillm.constraints.check_process`.
 
 A grammar comes from anybody. One that takes too long, too much memory or too much stack ends this
-process and nothing else; `rillm.grammars.checker` starts another. Lines of JSON come in, a
+process and nothing else; `rillm.constraints.checker` starts another. Lines of JSON come in, a
 `Vocabulary` first and then constraints; a `Verdict` goes out for each constraint.
 """
 
@@ -14,10 +14,10 @@ import sys
 import msgspec
 from llguidance import LLMatcher, LLTokenizer
 
+from rillm.constraints.limits import CHECK_CPU_S, CHECK_MEMORY_BYTES, TRIED_TOKENS
+from rillm.constraints.source import grammar_source
+from rillm.constraints.vocabulary import LIMITS, checking_vocabulary
 from rillm.errors import InvalidRequestError
-from rillm.grammars.limits import CHECK_CPU_S, CHECK_MEMORY_BYTES, TRIED_TOKENS
-from rillm.grammars.source import grammar_source
-from rillm.grammars.vocabulary import LIMITS, checking_vocabulary
 from rillm.structured_outputs import StructuredOutputsParams
 
 

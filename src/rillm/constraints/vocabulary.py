@@ -18,8 +18,8 @@ import tokenizers
 from llguidance import LLParserLimits, LLTokenizer
 from tokenizers import AddedToken
 
+from rillm.constraints.limits import MAX_LEXER_STATES
 from rillm.errors import ConfigError
-from rillm.grammars.limits import MAX_LEXER_STATES
 from rillm.text.pieces import ByteRule, find_byte_rule
 from rillm.text.tokenizer_files import markers_of, read_tokenizer_files
 

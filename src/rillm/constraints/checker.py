@@ -17,8 +17,8 @@ from typing import Final
 
 import msgspec
 
+from rillm.constraints.limits import CHECK_WALL_S
 from rillm.errors import ConfigError
-from rillm.grammars.limits import CHECK_WALL_S
 from rillm.sampling_params import SamplingParams
 from rillm.structured_outputs import StructuredOutputsParams
 from rillm.text.tokenizer_files import markers_of, read_tokenizer_files
@@ -153,7 +153,7 @@ def read_markers(directory: Path) -> dict[int, str]:
 def _start_process() -> subprocess.Popen[bytes]:
     environment = os.environ | {"PYTHONPATH": os.pathsep.join(path for path in sys.path if path)}
     return subprocess.Popen(
-        [sys.executable, "-m", "rillm.grammars.check_process"],
+        [sys.executable, "-m", "rillm.constraints.check_process"],
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         env=environment,
@@ -178,5 +178,3 @@ def _talk(process: subprocess.Popen[bytes], question: bytes) -> bytes | None:
             return None
         parts.append(part)
     return b"".join(parts)
-
-
