@@ -30,7 +30,7 @@ LAYERS: list[set[str]] = [
     {"token_wire"},
     {"output_processor"},
     {"input_processor"},
-    {"model_formats"},
+    {"model_formats", "format_grammars"},
     {"text", "formats", "engine_args"},
     {"engine.client", "engine.core_process"},
     {"engine"},

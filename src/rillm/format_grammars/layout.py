@@ -1,0 +1,39 @@
+"""What a description's example shows of how its family writes, where readers are not particular."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, slots=True)
+class Layout:
+    """The example of one format."""
+
+    example: str
+
+    def shows(self, text: str) -> bool:
+        """Whether the example holds a text."""
+        return text in self.example
+
+    def shown(self, markers: Sequence[str]) -> tuple[str, ...]:
+        """Those of several markers that the example holds, or else the first of them."""
+        return tuple(filter(self.shows, markers)) or tuple(markers[:1])
+
+    def key(self, keys: Sequence[str]) -> str:
+        """The one of several keys of a JSON object that the example has."""
+        return next((each for each in keys if self.shows(f'"{each}"')), keys[0])
+
+    def follows(self, markers: Iterable[str], others: Iterable[str]) -> bool:
+        """Whether one of `others` comes right after one of `markers`, but for whitespace."""
+        pattern = f"(?:{_any(markers)})\\s*(?:{_any(others)})"
+        return re.search(pattern, self.example) is not None
+
+    def quoted(self, opener: str, text: str) -> str:
+        """A name or a key after the marker before it, with quotation marks if it has them."""
+        return f'{opener}"{text}"' if self.shows(f'{opener}"') else f"{opener}{text}"
+
+
+def _any(markers: Iterable[str]) -> str:
+    return "|".join(map(re.escape, markers)) or "(?!)"
