@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import re
+from collections.abc import Sequence
 from typing import Any, Final
 
 import msgspec
 
-from rillm.choice_parser import OutputFormat
+from rillm.constraints.source import grammar_source
 from rillm.errors import InvalidRequestError
-from rillm.output_formats import ToolOptions
+from rillm.output_formats import OutputFormats, ToolOptions
 from rillm.server.protocol import GenerationRequest, StructuredOutputs
 from rillm.structured_outputs import StructuredOutputsParams
 
+_START: Final = re.compile(r"^start(?=\s*[:\[])", re.MULTILINE)
+"""The name of a grammar's first rule."""
 _TYPES: Final = ("text", "json_object", "json_schema")
 
 
@@ -51,42 +55,58 @@ def structured_outputs(sent: StructuredOutputs) -> StructuredOutputsParams:
     return StructuredOutputsParams(**given)
 
 
-def check_tools(constraint: StructuredOutputsParams | None, tools: ToolOptions | None) -> None:
-    """Refuse a form for an answer that may be a call.
+def check_tools(
+    constraint: StructuredOutputsParams | None,
+    tools: ToolOptions | None,
+    formats: OutputFormats | None,
+) -> None:
+    """Refuse a form for an answer that may be a call, where the two cannot be put together.
 
     Raises:
-        InvalidRequestError: both were sent.
+        InvalidRequestError: both were sent, and no grammar can be made of the model's calls.
     """
-    if constraint is not None and tools is not None and tools.choice != "none":
+    if constraint is None or tools is None or tools.choice == "none" or formats is None:
+        return
+    if formats.no_tool_grammar:
         name = constraint.origin.partition(".")[0]
         raise InvalidRequestError(
-            f"{name} is set, must be absent with tools unless tool_choice is 'none'", param=name
+            f"{name} is set, must be absent with tools unless tool_choice is 'none': "
+            + formats.no_tool_grammar,
+            param=name,
         )
 
 
+def answer_rules(constraint: StructuredOutputsParams) -> str:
+    """A constraint as rules in Lark, of which `content` is the answer.
+
+    Raises:
+        InvalidRequestError: it cannot be read.
+    """
+    [grammar] = msgspec.json.decode(grammar_source(constraint))["grammars"]
+    if "json_schema" in grammar:
+        return f"content: %json {msgspec.json.encode(grammar['json_schema']).decode()}\n"
+    return _START.sub("content", grammar["lark_grammar"])
+
+
 def after_reasoning(
-    constraint: StructuredOutputsParams | None, format: OutputFormat | None
-) -> StructuredOutputsParams | None:
+    constraint: StructuredOutputsParams, formats: OutputFormats | None, token_ids: Sequence[int]
+) -> StructuredOutputsParams:
     """The constraint on all of an output whose answer is constrained.
 
     Args:
         constraint: on the answer.
-        format: of what follows the prompt.
+        formats: of what the model writes before and around it.
+        token_ids: the rendered conversation.
 
     Raises:
-        InvalidRequestError: the prompt leaves reasoning open, which is no part of the answer.
+        InvalidRequestError: the constraint cannot be read.
     """
-    if constraint is None or format is None:
+    if formats is None:
         return constraint
-    # The place to put free reasoning before the answer.
-    if format.new_parser().is_reasoning:
-        name = constraint.origin.partition(".")[0]
-        raise InvalidRequestError(
-            f"{name} is set, must be absent where the prompt opens the model's reasoning: turn "
-            "that off with chat_template_kwargs",
-            param=name,
-        )
-    return constraint
+    grammar = formats.answer_grammar(token_ids, answer_rules(constraint))
+    if grammar is None:
+        return constraint
+    return StructuredOutputsParams(grammar=grammar, origin=constraint.origin)
 
 
 def _response_format(sent: dict[str, Any] | None) -> StructuredOutputsParams | None:
