@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import random
@@ -33,7 +34,7 @@ from rillm.formats.description import Format
 from rillm.formats.registry import all_formats, combine
 from rillm.formats.tokens import NO_TOKENS, TokenMarkers, find_tokens
 
-EXAMPLES = int(os.environ.get("RILLM_GRAMMAR_EXAMPLES", "3"))
+EXAMPLES = int(os.environ.get("RILLM_GRAMMAR_EXAMPLES", "2"))
 STYLES: dict[str, CallStyle | MessageStyle] = {
     name: style
     for style in (
@@ -212,3 +213,97 @@ def test_an_answer_of_a_given_form_can_stand_in_place_of_calls(name: str) -> Non
             called += bool(answer.calls)
             answered += not answer.calls and isinstance(json.loads(answer.content), dict)
         assert called + answered == 8
+
+
+KEYWORDS = (
+    *(
+        "type",
+        "properties",
+        "required",
+        "items",
+        "enum",
+        "const",
+        "anyOf",
+        "oneOf",
+        "allOf",
+        "$ref",
+    ),
+    *(
+        "minLength",
+        "maxLength",
+        "pattern",
+        "minItems",
+        "maxItems",
+        "additionalProperties",
+        "minimum",
+    ),
+    *("format", "not", "$defs", "title"),
+)
+JUNK = st.recursive(
+    st.sampled_from(
+        [
+            5,
+            -1,
+            1.5,
+            10**12,
+            None,
+            True,
+            False,
+            "x",
+            "string",
+            "object",
+            "#",
+            "#/$defs/a",
+            "^a|b$",
+            "(",
+        ]
+    ),
+    lambda inner: (
+        st.lists(inner, max_size=3)
+        | st.dictionaries(st.sampled_from((*KEYWORDS, "a")), inner, max_size=4)
+    ),
+    max_leaves=12,
+)
+
+
+@examples(15 * EXAMPLES)
+@given(st.dictionaries(st.sampled_from(KEYWORDS), JUNK, max_size=4), st.booleans())
+def test_schemas_that_mean_nothing_are_refused_or_read_as_any(schema: Any, is_strict: bool) -> None:
+    function = {"name": "f", "parameters": schema, "strict": is_strict}
+    for name in (
+        "hermes",
+        "qwen3_coder",
+        "deepseek_v4",
+        "minicpm5",
+        "minimax_m3",
+        "pythonic",
+        "gemma4",
+    ):
+        with contextlib.suppress(GrammarError):
+            tool_grammar(combine(name, None), [{"type": "function", "function": function}])
+
+
+def test_a_schema_that_contains_itself_is_a_grammar_that_does() -> None:
+    node = {"type": "object", "properties": {"next": {"$ref": "#/$defs/node"}}, "required": []}
+    schema = {"properties": {"list": {"$ref": "#/$defs/node"}}, "$defs": {"node": node}}
+    tool = {"type": "function", "function": {"name": "f", "parameters": schema}}
+    texts = {
+        "hermes": '<tool_call>{"name": "f", "arguments": '
+        '{"list": {"next": {"next": {}}}}}</tool_call>',
+        "pythonic": '[f(list={"next": {"next": {}}})]',
+        "qwen3_coder": "<tool_call><function=f><parameter=list>"
+        '{"next": {"next": {}}}</parameter></function></tool_call>',
+        "gemma4": "<|tool_call>call:f{list:{next:{next:{}}}}<tool_call|>",
+    }
+    for name, text in texts.items():
+        assert Bytes(NO_TOKENS).accepts(tool_grammar(combine(name, None), [tool]), text), name
+
+
+def test_a_schema_is_never_too_deep_for_python() -> None:
+    schema: Any = {"type": "string"}
+    for _ in range(900):
+        schema = {"type": "object", "properties": {"a": schema}}
+    tool = {"type": "function", "function": {"name": "f", "parameters": schema}}
+    for name in ("hermes", "qwen3_coder", "pythonic", "minimax_m3"):
+        with pytest.raises(GrammarError, match="deep"):
+            tool_grammar(combine(name, None), [tool])

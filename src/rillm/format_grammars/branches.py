@@ -90,8 +90,9 @@ class Branches:
         if names is None:
             names = [name for name, keys in _IMPLIED.items() if schema.keys() & keys]
             # A schema of several such keywords allows values of other types as well.
-            names = names if len(names) == 1 else []
-        names = [names] if isinstance(names, str) else names
+            names = names if len(names) == 1 else None
+        names = names if isinstance(names, list) else [names]
+        names = [each for each in names if isinstance(each, str)]
         if not names:
             yield {}
         for name in names:
@@ -129,7 +130,8 @@ def members(schema: Schema) -> list[tuple[str, Any, bool]]:
     """The properties that an object may have: name, schema, and whether it must have it."""
     declared = schemas.properties(schema)
     listed = schema.get("required")
-    required = [each for each in listed if isinstance(each, str)] if listed else []
+    listed = listed if isinstance(listed, list) else []
+    required = [each for each in listed if isinstance(each, str)]
     extra = {name: True for name in required if name not in declared}
     return [(name, inner, name in required) for name, inner in {**declared, **extra}.items()]
 

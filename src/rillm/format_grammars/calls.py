@@ -107,6 +107,8 @@ class CallWriter:
             return _WRITERS[type(syntax)](self, syntax, tool)
         except GrammarError as error:
             raise GrammarError(f"function {tool.name!r}: {error}") from error
+        except RecursionError:
+            raise GrammarError(f"function {tool.name!r}: is nested too deeply") from None
 
     @property
     def space(self) -> str:

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 
@@ -25,15 +24,6 @@ class Layout:
         """The one of several keys of a JSON object that the example has."""
         return next((each for each in keys if self.shows(f'"{each}"')), keys[0])
 
-    def follows(self, markers: Iterable[str], others: Iterable[str]) -> bool:
-        """Whether one of `others` comes right after one of `markers`, but for whitespace."""
-        pattern = f"(?:{_any(markers)})\\s*(?:{_any(others)})"
-        return re.search(pattern, self.example) is not None
-
     def quoted(self, opener: str, text: str) -> str:
         """A name or a key after the marker before it, with quotation marks if it has them."""
         return f'{opener}"{text}"' if self.shows(f'{opener}"') else f"{opener}{text}"
-
-
-def _any(markers: Iterable[str]) -> str:
-    return "|".join(map(re.escape, markers)) or "(?!)"
