@@ -10,6 +10,7 @@ from pathlib import Path
 
 from generated import update
 
+from rillm.format_grammars.generator import unsupported
 from rillm.formats.description import Format
 from rillm.formats.registry import all_formats
 
@@ -18,9 +19,13 @@ PAGE = Path(__file__).with_name("formats.md")
 
 def tables() -> str:
     """Both tables, as Markdown."""
-    rows = ["| `--tool-call-parser` | models | a call | what streams |", "|---|---|---|---|"]
+    rows = [
+        "| `--tool-call-parser` | models | a call | what streams | grammar |",
+        "|---|---|---|---|---|",
+    ]
     rows += [
-        f"| {_names(each.names)} | {each.family} | {_code(each.example)} | {_streams(each)} |"
+        f"| {_names(each.names)} | {each.family} | {_code(each.example)} | {_streams(each)} "
+        f"| {f'no: {unsupported(each)}' if unsupported(each) else 'yes'} |"
         for each in all_formats()
         if each.names
     ]

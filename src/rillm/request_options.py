@@ -62,18 +62,28 @@ def _is_function(tool: Mapping[str, Any], path: str) -> bool:
 
 def tool_choice(
     choice: str | Mapping[str, Any] | None, functions: Sequence[Mapping[str, Any]]
-) -> Literal["auto", "none"]:
-    """How the output is read: a forced call is written as a free one is.
+) -> tuple[Literal["auto", "none", "required"], str | None]:
+    """What may be called, and the only function that may be, if one is named.
 
     Args:
         choice: `none`, `auto`, `required`, or an object that names a function.
         functions: those offered.
 
     Raises:
-        InvalidRequestError: the choice is none of these.
+        InvalidRequestError: the choice is none of these, or asks for a call where none can be.
     """
-    if choice is None or choice in _CHOICES:
-        return "none" if choice == "none" else "auto"
+    match choice:
+        case None | "auto":
+            return "auto", None
+        case "none":
+            return "none", None
+        case "required":
+            if not functions:
+                raise InvalidRequestError(
+                    "tool_choice is 'required', must be 'none', 'auto' or absent without functions",
+                    param="tool_choice",
+                )
+            return "required", None
     if not isinstance(choice, Mapping) or choice.get("type") != "function":
         raise InvalidRequestError(
             f"tool_choice is {choice!r}, must be one of {', '.join(_CHOICES)}, or name a function",
@@ -87,7 +97,7 @@ def tool_choice(
             f"tool_choice names the function {name!r}, must be one of {', '.join(offered)}",
             param="tool_choice",
         )
-    return "auto"
+    return "required", name
 
 
 def check_template_names(variables: Mapping[str, Any] | None) -> None:

@@ -8,7 +8,12 @@ import msgspec
 import pytest
 
 from rillm.errors import InvalidRequestError
-from rillm.sampling_params import RepetitionDetection, RequestOutputKind, SamplingParams
+from rillm.sampling_params import (
+    RepetitionDetection,
+    RequestOutputKind,
+    SamplingParams,
+    StructuredOutputsParams,
+)
 
 INT64_MAX = 2**63 - 1
 NAN = float("nan")
@@ -47,6 +52,7 @@ ACCEPTED: dict[str, list[Any]] = {
     "extra_args": [None, {}, {"a": [1, {"b": None}]}],
     "skip_reading_prefix_cache": [None, True, False],
     "repetition_detection": [None, RepetitionDetection(max_pattern_size=4)],
+    "structured_outputs": [None, StructuredOutputsParams(regex="a+")],
 }
 
 

@@ -96,6 +96,11 @@ class Machine:
         next(self._steps)
 
     @property
+    def place(self) -> FrameKind:
+        """Which part of an output the text so far ends in."""
+        return self._kind
+
+    @property
     def is_reasoning(self) -> bool:
         """Whether the output stands inside reasoning."""
         return self._sink.is_reasoning

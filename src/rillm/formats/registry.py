@@ -97,6 +97,7 @@ def combine_formats(tool: Format | None, reasoning: Format | None) -> Format:
         citations=tuple(marker for each in halves for marker in each.citations),
         turn=tuple(marker for each in halves for marker in each.turn),
         suffix=next((each.suffix for each in halves if each.suffix), ""),
+        example="" if tool is None else tool.example,
     )
 
 

@@ -81,11 +81,8 @@ def _tools(options: PredictOptions) -> ToolOptions | None:
     tools = function_tools(_decoded("Tools", options.Tools, list[dict[str, Any]] | None) or [])
     if not tools:
         return None
-    return ToolOptions(
-        tools=tools,
-        choice=tool_choice(_tool_choice(options.ToolChoice), tools),
-        request={"tools": tools},
-    )
+    choice, function = tool_choice(_tool_choice(options.ToolChoice), tools)
+    return ToolOptions(tools=tools, choice=choice, function=function, request={"tools": tools})
 
 
 def _tool_choice(text: str) -> str | dict[str, Any] | None:

@@ -26,8 +26,14 @@ from rillm.server.protocol import (
 )
 from rillm.server.sampling import sampling_params
 from rillm.server.serving_engine import ServingEngine
+from rillm.server.structured import (
+    after_reasoning,
+    answer_rules,
+    check_tools,
+    read_constraint,
+)
 from rillm.server.template_fields import echoed_text, template_variables
-from rillm.server.tools import check_reads_calls, read_tools
+from rillm.server.tools import check_reads_calls, constrained, is_constrained, read_tools
 from rillm.streams import EventStream, Generation
 from rillm.text.tokenizer import Tokenizer
 
@@ -114,6 +120,9 @@ async def new_chat_call(
     _check_logprobs(request)
     tools = read_tools(request)
     check_reads_calls(tools, context.formats)
+    constraint = read_constraint(request)
+    check_tools(constraint, tools, context.formats)
+    has_grammar = is_constrained(tools, context.formats, has_form=constraint is not None)
     engine = context.engine
     check_alternatives("top_logprobs", request.top_logprobs, engine)
     params = sampling_params(
@@ -127,6 +136,12 @@ async def new_chat_call(
     whole = await off_loop(num_bytes, render)
     token_ids = truncated(whole, request, params.max_tokens, engine.max_model_len)
     formats = context.formats
+    if formats is not None and tools is not None and has_grammar:
+        rules = "" if constraint is None else answer_rules(constraint)
+        constrain = functools.partial(constrained, params, token_ids, tools, formats, rules)
+        params = await off_loop(num_bytes, constrain)
+    elif constraint is not None:
+        params.structured_outputs = after_reasoning(constraint, formats, token_ids)
     generation = Generation(
         prompt_token_ids=token_ids,
         sampling_params=params,

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
+from rillm.output_formats import ToolStrict
 from rillm.server.options import HttpOptions
 
 
@@ -35,6 +36,10 @@ class FrontendConfig(ListenConfig):
     """File of a tool parser written for vLLM; --tool-call-parser then says its name."""
     reasoning_parser: str = "auto"
     """Format of the model's reasoning; `auto` and `none` as above."""
+    tool_strict: ToolStrict = "auto"
+    """When calls are held to their functions' schemas: `auto` where a request asks for it
+    (tool_choice `required` or a name, `strict` functions, parallel_tool_calls false), `always`
+    for every request with tools, or `never`."""
     reasoning_field: Literal["reasoning_content", "reasoning", "both"] = "reasoning_content"
     """Name under which a chat message holds its reasoning."""
     enable_scale_out: bool = False

@@ -173,6 +173,7 @@ def _application(
             tool_name=config.tool_call_parser,
             reasoning_name=config.reasoning_parser,
             tool_plugin=config.tool_parser_plugin,
+            tool_strict=config.tool_strict,
         )
     return create_app(
         engine,
