@@ -230,6 +230,79 @@ async def test_biases_are_obeyed(client: Client) -> None:
     assert [each["id"] for each in json.loads(forced.logprobs)["content"]] == [500]
 
 
+# What Go makes of `response_format: {"type": "json_object"}`, and of a small schema.
+JSON_GBNF = r"""
+root ::= object
+value ::= object | array | string | number | ("true" | "false" | "null") ws
+
+object ::=
+  "{" ws (
+            string ":" ws value
+    ("," ws string ":" ws value)*
+  )? "}" ws
+
+array  ::=
+  "[" ws (
+            value
+    ("," ws value)*
+  )? "]" ws
+
+string ::=
+  "\"" (
+    [^"\\] |
+    "\\" (["\\/bfnrt] | "u" [0-9a-fA-F] [0-9a-fA-F] [0-9a-fA-F] [0-9a-fA-F]) # escapes
+  )* "\"" ws
+
+number ::= ("-"? ([0-9] | [1-9] [0-9]*)) ("." [0-9]+)? ([eE] [-+]? [0-9]+)? ws
+
+ws ::= ([ \t\n] ws)?
+"""
+SCHEMA_GBNF = r"""
+root ::= "{" sp "\"port\"" sp ":" sp port "," sp "\"days\"" sp ":" sp integer "}" sp
+port ::= "\"Brest\"" | "\"Oslo\""
+integer ::= ("-"? [0-9] [0-9]?) sp
+sp ::= " "?
+"""
+SCHEMA = json.dumps(
+    {
+        "type": "object",
+        "properties": {"port": {"enum": ["Brest", "Oslo"]}, "days": {"type": "boolean"}},
+        "required": ["port", "days"],
+        "additionalProperties": False,
+    }
+)
+
+
+@pytest.mark.parametrize(
+    ("grammar", "kinds"),
+    [
+        (JSON_GBNF, None),
+        (SCHEMA_GBNF, {"port": str, "days": int}),
+        (SCHEMA, {"port": str, "days": bool}),
+    ],
+)
+async def test_grammars_are_obeyed(
+    client: Client, grammar: str, kinds: dict[str, type] | None
+) -> None:
+    for seed in range(3):
+        options = chat("Any text.", Temperature=1.0, Seed=seed, Grammar=grammar, Tokens=400)
+        answer = fold(await client.replies(**options))
+        if kinds is None:
+            # A value that may be of any length may have been cut off.
+            assert answer.content.startswith("{")
+            assert answer.tokens == 400 or isinstance(json.loads(answer.content), dict)
+        else:
+            value = json.loads(answer.content)
+            assert {name: type(each) for name, each in value.items()} == kinds
+
+
+async def test_a_grammar_that_means_nothing_is_refused(client: Client) -> None:
+    for grammar in ('root ::= "a', '{"type": 7}', "root ::= missing"):
+        code, details = await code_of(client.predict(**chat("Any text."), Grammar=grammar))
+        assert code is grpc.StatusCode.INVALID_ARGUMENT
+        assert details
+
+
 async def test_embeddings_say_how_they_lie(client: Client) -> None:
     of_text = await client.call("Embedding", predict_options(Embeddings="The tide turns."))
     tokens = await client.tokenize("The tide turns.")

@@ -417,7 +417,6 @@ BAD: Sequence[tuple[dict[str, Any], str]] = (
     ({"Tools": '[{"type": "function"}]'}, "tools[0].function"),
     ({"Tools": TOOLS, "ToolChoice": '{"type":"function","function":{"name":"x"}}'}, "tool_choice"),
     ({"Tools": TOOLS, "ToolChoice": "{"}, "ToolChoice"),
-    ({"Grammar": 'root ::= "a"'}, "Grammar"),
     ({"Images": ["aGk="]}, "Images"),
     ({"Videos": ["aGk="]}, "Videos"),
     ({"Audios": ["aGk="]}, "Audios"),

@@ -28,6 +28,7 @@ from rillm.request_options import (
 )
 from rillm.sampling_params import RequestOutputKind, SamplingParams
 from rillm.streams import Generation
+from rillm.structured_outputs import StructuredOutputsParams
 from rillm.text.tokenizer import Tokenizer
 
 _MEDIA = ("Images", "Videos", "Audios")
@@ -55,10 +56,6 @@ def read_predict_options(options: PredictOptions, model: LoadedModel) -> Predict
             raise InvalidRequestError(
                 f"{name} holds {number}, must be empty: this model reads text only", param=name
             )
-    if options.Grammar:
-        raise InvalidRequestError(
-            "Grammar must be empty: constrained decoding is not supported", param="Grammar"
-        )
     tools = _tools(options)
     token_ids = _prompt_token_ids(options, tools, model.tokenizer)
     params = _sampling_params(options)
@@ -152,8 +149,21 @@ def _sampling_params(options: PredictOptions) -> SamplingParams:
         max_tokens=options.Tokens if options.Tokens > 0 else None,
         logprobs=max(options.Logprobs, options.TopLogprobs) or None,
         logit_bias=clamped_logit_bias(biases),
+        structured_outputs=_structured_outputs(options.Grammar),
         output_kind=RequestOutputKind.DELTA,
     )
+
+
+def _structured_outputs(grammar: str) -> StructuredOutputsParams | None:
+    """What the answer has to look like: a JSON schema, or a grammar.
+
+    LocalAI makes GBNF of what clients say of the form of an answer.
+    """
+    if not grammar.strip():
+        return None
+    if grammar.lstrip().startswith("{"):
+        return StructuredOutputsParams(json=grammar)
+    return StructuredOutputsParams(grammar=grammar)
 
 
 def _decoded(name: str, text: str, type: Any) -> Any:
