@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from rillm.engine_args import AsyncEngineArgs, EngineArgs
     from rillm.llm import LLM
     from rillm.outputs import CompletionOutput, Logprob, RequestOutput
-    from rillm.sampling_params import RequestOutputKind, SamplingParams
+    from rillm.sampling_params import RequestOutputKind, SamplingParams, StructuredOutputsParams
 
 __version__ = "0.1.0"
 
@@ -28,6 +28,7 @@ _HOMES = {
     "RequestOutput": "rillm.outputs",
     "RequestOutputKind": "rillm.sampling_params",
     "SamplingParams": "rillm.sampling_params",
+    "StructuredOutputsParams": "rillm.sampling_params",
 }
 
 __all__ = [
@@ -40,6 +41,7 @@ __all__ = [
     "RequestOutput",
     "RequestOutputKind",
     "SamplingParams",
+    "StructuredOutputsParams",
     "__version__",
 ]
 

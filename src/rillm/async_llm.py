@@ -12,6 +12,7 @@ from collections.abc import AsyncGenerator, Callable, Iterable, Mapping
 from contextlib import aclosing
 from pathlib import Path
 
+from rillm.constraints.checker import GrammarChecker, read_markers
 from rillm.embedding import EmbeddingOutput, pooled_prompt, pooling_params
 from rillm.engine.client import EngineClient
 from rillm.engine.config import EngineInfo
@@ -65,6 +66,7 @@ class AsyncLLM:
             max_logprobs=args.max_logprobs,
             seed=args.seed,
         )
+        self._grammars = GrammarChecker(self._markers, self.model_config.vocab_size)
         self._live: dict[str, _Stream] = {}
         self._logs_requests = isinstance(args, AsyncEngineArgs) and args.enable_log_requests
 
@@ -219,6 +221,7 @@ class AsyncLLM:
 
     def shutdown(self) -> None:
         """Stop the engine and wait until its process is gone. Idempotent."""
+        self._grammars.close()
         self._client.shutdown()
 
     async def aclose(self) -> None:
@@ -231,6 +234,11 @@ class AsyncLLM:
         client = getattr(self, "_client", None)
         if client is not None:
             client.shutdown()
+
+    def _markers(self) -> Mapping[int, str]:
+        if self.tokenizer is not None:
+            return self.tokenizer.markers
+        return read_markers(self.args.tokenizer_directory(self.directory))
 
     async def open_stream(
         self,
@@ -269,8 +277,9 @@ class AsyncLLM:
         try:
             info = await self._client.wait_ready()
             limits = Limits(max_model_len=info.max_model_len, max_num_seqs=info.max_num_seqs)
+            grammar = await self._grammars.check(sampling_params)
             processed = self._inputs.process(
-                stream.engine_id, prompt, sampling_params, limits, priority
+                stream.engine_id, prompt, sampling_params, limits, priority, grammar
             )
             stream.state = RequestState(
                 processed,

@@ -109,6 +109,7 @@ class EngineArgs:
             )
         return EngineConfig(
             model_path=str(model_directory),
+            tokenizer_path=str(self.tokenizer_directory(model_directory)),
             dtype=self.dtype,
             device=self.device,
             max_model_len=self.max_model_len,

@@ -99,6 +99,7 @@ class InputProcessor:
         params: SamplingParams,
         limits: Limits,
         priority: int = 0,
+        grammar: str | None = None,
     ) -> ProcessedRequest:
         """Check a request and resolve it to numbers and token ids.
 
@@ -108,6 +109,7 @@ class InputProcessor:
             params: what was asked for.
             limits: of the running engine.
             priority: lower runs earlier.
+            grammar: what `structured_outputs` says, checked.
 
         Raises:
             InvalidRequestError: the prompt or a parameter is not acceptable.
@@ -141,7 +143,7 @@ class InputProcessor:
         request = EngineRequest(
             request_id=request_id,
             prompt_token_ids=token_ids,
-            params=self._token_params(params, room),
+            params=self._token_params(params, room, grammar),
             n=params.n,
             priority=priority,
             cache_salt=salt,
@@ -246,12 +248,15 @@ class InputProcessor:
                 param=name,
             )
 
-    def _token_params(self, params: SamplingParams, room: int) -> TokenSamplingParams:
+    def _token_params(
+        self, params: SamplingParams, room: int, grammar: str | None
+    ) -> TokenSamplingParams:
         """Resolve what is textual or left open.
 
         Args:
             params: checked.
             room: tokens left in the context.
+            grammar: of the output.
         """
         seed = params.seed
         repetition = params.repetition_detection
@@ -280,6 +285,7 @@ class InputProcessor:
             num_prompt_logprobs=self._count(params.prompt_logprobs),
             prompt_logprob_token_ids=params.prompt_logprob_token_ids,
             prompt_logprob_start=params.prompt_logprob_start or 0,
+            grammar=grammar,
             repetition_detection=None
             if repetition is None
             else (

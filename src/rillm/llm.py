@@ -10,6 +10,7 @@ from typing import Any
 
 from tqdm import tqdm
 
+from rillm.constraints.checker import GrammarChecker, read_markers
 from rillm.engine.core import EngineCore
 from rillm.engine.messages import Commands
 from rillm.engine_args import BUNDLED_MODEL, EngineArgs
@@ -55,6 +56,10 @@ class LLM:
         )
         sizes = self._core.plan
         self._limits = Limits(max_model_len=sizes.max_model_len, max_num_seqs=sizes.max_num_seqs)
+        tokenizer_directory = args.tokenizer_directory(directory)
+        self._grammars = GrammarChecker(
+            lambda: read_markers(tokenizer_directory), self._core.model_config.vocab_size
+        )
         self._num_requests = 0
 
     def get_tokenizer(self) -> Tokenizer:
@@ -100,7 +105,8 @@ class LLM:
         for prompt, wanted in zip(many, params, strict=True):
             self._num_requests += 1
             number = self._num_requests
-            processed = self._inputs.process(number, prompt, wanted, self._limits)
+            grammar = self._grammars.check_now(wanted)
+            processed = self._inputs.process(number, prompt, wanted, self._limits, grammar=grammar)
             processed.params.output_kind = RequestOutputKind.FINAL_ONLY
             requests.append(processed.request)
             states[number] = RequestState(processed, str(number - 1), self._tokenizer)
@@ -186,6 +192,8 @@ class LLM:
         progress: tqdm[Any],
     ) -> None:
         while len(outputs) < len(states):
+            if self._core.is_blocked:
+                self._core.grammars.wait()
             for delta in self._core.step().deltas:
                 if delta.error is not None:
                     raise EngineGenerateError(delta.error)

@@ -19,6 +19,7 @@ from typing import Any, Final
 import httpx2
 import msgspec
 
+from rillm.constraints.checker import GrammarChecker
 from rillm.engine.messages import StepStats
 from rillm.engine_args import RemoteEngineArgs
 from rillm.errors import (
@@ -84,6 +85,9 @@ class RemoteLLM:
         self.generation_config: GenerationConfig = read_generation_config(self.directory)
         self.max_model_len: int = self.model_config.max_position_embeddings
         self.ready_info: object | None = None
+        self._grammars = GrammarChecker(
+            lambda: self.tokenizer.markers, self.model_config.vocab_size
+        )
         self._inputs = InputProcessor(
             self.model_config,
             self.generation_config,
@@ -184,6 +188,7 @@ class RemoteLLM:
     def shutdown(self) -> None:
         """End all streams with an error, and take no more requests. Idempotent."""
         self._is_closed = True
+        self._grammars.close()
         for stream in self._live.values():
             stream.fail(EngineDeadError("the frontend has been shut down"))
             stream.stop()
@@ -222,7 +227,8 @@ class RemoteLLM:
                 raise EngineDeadError("the frontend has been shut down")
             await self.wait_ready()
             limits = Limits(max_model_len=self.max_model_len, max_num_seqs=MAX_SEQUENCES)
-            processed = self._inputs.process(0, prompt, sampling_params, limits, priority)
+            grammar = await self._grammars.check(sampling_params)
+            processed = self._inputs.process(0, prompt, sampling_params, limits, priority, grammar)
             state = RequestState(processed, request_id, self.tokenizer, stand_ins=stand_ins)
             stream.begin(processed, state)
             if not stream.is_aborted:

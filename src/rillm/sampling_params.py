@@ -14,6 +14,7 @@ from typing import Any
 import msgspec
 
 from rillm.errors import InvalidRequestError
+from rillm.structured_outputs import StructuredOutputsParams as StructuredOutputsParams
 
 MAX_SEQUENCES = 16384
 MAX_BAD_WORDS = 128
@@ -135,6 +136,8 @@ class SamplingParams(msgspec.Struct, kw_only=True):
     """Compute the whole prompt; None: only when prompt logprobs need it."""
     repetition_detection: RepetitionDetection | None = None
     """End a sequence whose tail repeats."""
+    structured_outputs: StructuredOutputsParams | None = None
+    """A schema, an expression or a grammar that the output fits."""
 
     def __post_init__(self) -> None:
         if self.seed == -1:
@@ -249,6 +252,10 @@ class SamplingParams(msgspec.Struct, kw_only=True):
             raise _wrong_type("skip_reading_prefix_cache", "True, False or None")
         if not isinstance(self.repetition_detection, RepetitionDetection | None):
             raise _wrong_type("repetition_detection", "a RepetitionDetection")
+        if not isinstance(self.structured_outputs, StructuredOutputsParams | None):
+            raise _wrong_type("structured_outputs", "a StructuredOutputsParams")
+        if self.structured_outputs is not None:
+            self.structured_outputs.verify()
 
 
 def _wrong_type(name: str, expected: str) -> InvalidRequestError:

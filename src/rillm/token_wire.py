@@ -19,6 +19,7 @@ from rillm.errors import EngineGenerateError
 from rillm.input_processor import ProcessedRequest
 from rillm.sampling_params import SamplingParams
 from rillm.sse_reader import EventReader
+from rillm.structured_outputs import OWN_NAME
 
 MAX_ID_LENGTH: Final = 128
 """Longest name of a request that servers take, in characters."""
@@ -127,6 +128,10 @@ def sampling_object(
         and name not in left_out
         and (value := getattr(params, name)) != getattr(_DEFAULTS, name)
     }
+    if params.structured_outputs is not None and "structured_outputs" in sent:
+        # Where it was made from is for errors here.
+        own = msgspec.structs.replace(params.structured_outputs, origin=OWN_NAME)
+        sent["structured_outputs"] = msgspec.to_builtins(own)
     return sent | {"max_tokens": max_tokens}
 
 

@@ -36,9 +36,12 @@ LAYERS: list[set[str]] = [
     {"text", "formats", "engine_args"},
     {"engine.client", "engine.core_process"},
     {"engine"},
+    {"constraints"},
     {"models"},
+    {"text.tokenizer_files", "text.pieces"},
     {"engine.config"},
     {"outputs", "sampling_params", "sse_reader"},
+    {"structured_outputs"},
     {"errors", "__init__"},
 ]
 # The engine's client half, and all of the rest above the core, never reach the core's half.
@@ -50,7 +53,10 @@ CORE = {
     "engine.sampling_batch",
     "engine.filters",
     "engine.logprobs",
+    "engine.finishing",
+    "engine.grammars",
     "engine.scheduler",
+    "engine.token_masks",
     "engine.sequence",
     "engine.block_pool",
 }

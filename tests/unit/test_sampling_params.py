@@ -8,7 +8,12 @@ import msgspec
 import pytest
 
 from rillm.errors import InvalidRequestError
-from rillm.sampling_params import RepetitionDetection, RequestOutputKind, SamplingParams
+from rillm.sampling_params import (
+    RepetitionDetection,
+    RequestOutputKind,
+    SamplingParams,
+    StructuredOutputsParams,
+)
 
 INT64_MAX = 2**63 - 1
 NAN = float("nan")
@@ -47,6 +52,7 @@ ACCEPTED: dict[str, list[Any]] = {
     "extra_args": [None, {}, {"a": [1, {"b": None}]}],
     "skip_reading_prefix_cache": [None, True, False],
     "repetition_detection": [None, RepetitionDetection(max_pattern_size=4)],
+    "structured_outputs": [None, StructuredOutputsParams(regex="a+")],
 }
 
 
@@ -160,6 +166,7 @@ REFUSED: dict[str, list[tuple[str, list[Any]]]] = {
     "extra_args": [("must be a dict", [5, [1]]), ("cannot be carried", [{"a": 2**70}])],
     "skip_reading_prefix_cache": [("must be True, False or None", [0, "no"])],
     "repetition_detection": [("must be a RepetitionDetection", [{"max_pattern_size": 4}, 4])],
+    "structured_outputs": [("must be a StructuredOutputsParams", [{"regex": "a"}, "a"])],
 }
 
 

@@ -10,6 +10,8 @@ class EngineConfig(msgspec.Struct, kw_only=True, frozen=True):
 
     model_path: str
     """Directory with config.json and safetensors files."""
+    tokenizer_path: str | None = None
+    """Directory with tokenizer.json, which only grammars need."""
     dtype: str = "auto"
     """`auto`, `bfloat16`, `float16` or `float32`."""
     device: str = "auto"

@@ -13,8 +13,9 @@ import torch
 from rillm.engine.batch_builder import BatchBuilder
 from rillm.engine.block_pool import BlockPool
 from rillm.engine.config import EngineConfig, EngineInfo
+from rillm.engine.grammars import GrammarCompiler
 from rillm.engine.logprobs import top_logprobs
-from rillm.engine.messages import Commands, StepOutputs
+from rillm.engine.messages import Commands, StepOutputs, TokenDelta
 from rillm.engine.plan import EnginePlan, plan
 from rillm.engine.sampler import Sampler
 from rillm.engine.sampling_batch import Row
@@ -22,7 +23,7 @@ from rillm.engine.scheduler import ScheduledBatch, Scheduler
 from rillm.engine.sequence import Sequence
 from rillm.errors import ConfigError
 from rillm.models.batch import ForwardBatch
-from rillm.models.config import ModelConfig
+from rillm.models.config import ModelConfig, read_generation_config
 from rillm.models.kv_cache import KVCache
 from rillm.models.loader import default_dtype, load_model
 
@@ -46,6 +47,13 @@ class EngineCore:
             torch.set_num_threads(config.num_threads)
         path = Path(config.model_path)
         self.model_config = ModelConfig.from_directory(path)
+        tokenizer_path = None if config.tokenizer_path is None else Path(config.tokenizer_path)
+        # First of all, so that its thread reads the vocabulary while the weights load here.
+        self.grammars = GrammarCompiler(
+            tokenizer_path,
+            self.model_config.vocab_size,
+            [*read_generation_config(path).eos_token_ids, *self.model_config.eos_token_ids],
+        )
         self.device = _device(config.device)
         self.dtype = _dtype(config.dtype, self.model_config, self.device)
         self.model = load_model(path, self.model_config, dtype=self.dtype, device=self.device)
@@ -99,10 +107,17 @@ class EngineCore:
         """Whether a step would do anything."""
         return self.scheduler.has_work
 
+    @property
+    def is_blocked(self) -> bool:
+        """Whether all there is waits for `grammars`, so that a step would do nothing yet."""
+        return self.scheduler.is_blocked
+
     def apply(self, commands: Commands) -> None:
         """Do what the client asked for, before the next step."""
         for request in commands.requests:
             self.scheduler.add(request)
+            if request.params.grammar is not None:
+                self.grammars.compile(request.request_id, request.params.grammar)
         for request_id, choice in commands.aborts:
             self.scheduler.abort(request_id, choice)
         if commands.reset_prefix_cache:
@@ -115,9 +130,10 @@ class EngineCore:
         Returns:
             The new tokens of every sequence that has any.
         """
+        failed = self._take_grammars()
         batch = self.scheduler.schedule()
         if not batch.sequences:
-            return StepOutputs([], self.scheduler.stats())
+            return StepOutputs(failed, self.scheduler.stats())
         if batch.block_copies:
             self.kv_cache.copy_blocks(batch.block_copies)
         forward = self._builder.build(batch)
@@ -129,7 +145,17 @@ class EngineCore:
             logits = self.model.compute_logits(_sampled_hidden(hidden, forward))
             sampled = self._sampler.sample(logits, rows)
         deltas = self.scheduler.update(batch, sampled)
-        return StepOutputs(deltas, self.scheduler.stats())
+        return StepOutputs(failed + deltas, self.scheduler.stats())
+
+    def _take_grammars(self) -> list[TokenDelta]:
+        """Let the requests run whose grammars are compiled; end those that have none."""
+        failed = []
+        for compiled in self.grammars.take():
+            if compiled.matcher is not None:
+                self.scheduler.release(compiled.request_id, compiled.matcher)
+            elif delta := self.scheduler.fail(compiled.request_id, compiled.error or ""):
+                failed.append(delta)
+        return failed
 
     def _report_prompts(self, hidden: torch.Tensor, batch: ScheduledBatch) -> None:
         """Collect what sequences ask to know of their prompts.

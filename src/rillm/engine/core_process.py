@@ -62,8 +62,9 @@ def _start(link: FrameSocket[FromCore, ToCore]) -> EngineCore | None:
 def _loop(link: FrameSocket[FromCore, ToCore], core: EngineCore) -> None:
     """One frame of commands, one step, one frame of outputs, for ever."""
     while True:
-        if not core.has_work:
-            select.select([link.socket], [link.socket] if link.has_unsent else [], [])
+        if not core.has_work or core.is_blocked:
+            sock, grammars = link.socket.fileno(), core.grammars.fileno()
+            select.select([sock, grammars], [sock] if link.has_unsent else [], [])
         had_work = core.has_work
         _apply(core, link.receive())
         if link.has_unsent:

@@ -48,6 +48,8 @@ class TokenSamplingParams(msgspec.Struct, array_like=True, frozen=True, kw_only=
     prompt_logprob_start: int = 0
     repetition_detection: tuple[int, int, int] | None = None
     """Shortest pattern, longest pattern, least count."""
+    grammar: str | None = None
+    """What the output has to fit, in llguidance's notation; checked."""
 
 
 class EngineRequest(msgspec.Struct, array_like=True, frozen=True, kw_only=True):

@@ -1,8 +1,8 @@
 """Sampler: logits to tokens, for a whole batch at once.
 
-Order: whitelist, bad words, bias, min tokens, penalties; then greedy rows take the best token,
-and the others go through temperature, min-p, top-k, top-p and one counter-based draw. A row's
-token depends on its own logits and options only.
+Order: grammar, whitelist, bad words, bias, min tokens, penalties; then greedy rows take the best
+token, and the others go through temperature, min-p, top-k, top-p and one counter-based draw. A
+row's token depends on its own logits and options only.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ from rillm.engine.logprobs import chosen_logprobs, top_logprobs
 from rillm.engine.messages import TokenLogprobs
 from rillm.engine.sampling_batch import Row, SamplingBatch
 from rillm.engine.scheduler import SampledToken
+from rillm.engine.token_masks import TokenMasks
 
 
 class Sampler:
@@ -28,6 +29,7 @@ class Sampler:
         self._vocab_size = vocab_size
         self._device = device
         self._batch = SamplingBatch([], vocab_size, device)
+        self._masks = TokenMasks(vocab_size)
 
     def sample(self, logits: torch.Tensor, rows: list[Row]) -> list[SampledToken]:
         """Draw one token a row. Synchronizes with the device once, at the end.
@@ -56,6 +58,9 @@ class Sampler:
         return sampled
 
     def _edit(self, logits: torch.Tensor, batch: SamplingBatch) -> None:
+        if batch.with_grammar:
+            sequences = [sequence for sequence, _ in batch.rows]
+            self._masks.apply(logits, sequences, batch.with_grammar)
         if batch.allowed is not None:
             logits.masked_fill_(batch.allowed, -torch.inf)
         for row in batch.with_bad_words:
@@ -66,7 +71,8 @@ class Sampler:
             batch.bias.apply(logits)
         for row in batch.with_min_tokens:
             sequence = batch.rows[row][0]
-            if sequence.num_output_tokens < sequence.request.params.min_tokens:
+            is_complete = sequence.matcher is not None and sequence.matcher.is_complete
+            if sequence.num_output_tokens < sequence.request.params.min_tokens and not is_complete:
                 logits[row, list(sequence.stop_ids)] = -torch.inf
         if batch.penalties is not None:
             batch.penalties.apply(logits)

@@ -49,7 +49,8 @@ class SamplingBatch:
         self.filters = any(p.top_p < 1.0 or 0 < p.top_k < vocab_size for p in sampled_params)
         self.penalties = Penalties.of(rows, vocab_size, device)
         self.bias = _LogitBias.of(params, device)
-        self.allowed = _allowed_mask(params, vocab_size, device)
+        self.allowed = _allowed_mask(rows, vocab_size, device)
+        self.with_grammar = [i for i, (s, _) in enumerate(rows) if s.matcher is not None]
         self.with_bad_words = [i for i, p in enumerate(params) if p.bad_words]
         self.with_min_tokens = [
             i for i, (s, _) in enumerate(rows) if s.request.params.min_tokens and s.stop_ids
@@ -168,17 +169,19 @@ def _has_penalty(params: TokenSamplingParams) -> bool:
     )
 
 
-def _allowed_mask(
-    params: list[TokenSamplingParams], vocab_size: int, device: torch.device
-) -> torch.Tensor | None:
+def _allowed_mask(rows: list[Row], vocab_size: int, device: torch.device) -> torch.Tensor | None:
     """[L, V] bool, True where a row with a whitelist may not go; None without whitelists."""
-    if not any(p.allowed_token_ids for p in params):
+    if not any(sequence.request.params.allowed_token_ids for sequence, _ in rows):
         return None
-    forbidden = np.zeros((len(params), vocab_size), dtype=np.bool_)
-    for row, p in enumerate(params):
-        if p.allowed_token_ids:
+    forbidden = np.zeros((len(rows), vocab_size), dtype=np.bool_)
+    for row, (sequence, _) in enumerate(rows):
+        allowed = sequence.request.params.allowed_token_ids
+        if allowed:
             forbidden[row] = True
-            forbidden[row, p.allowed_token_ids] = False
+            forbidden[row, allowed] = False
+            if sequence.matcher is not None:
+                # When an output ends is the grammar's to say.
+                forbidden[row, list(sequence.matcher.ends)] = False
     return torch.from_numpy(forbidden).to(device)
 
 

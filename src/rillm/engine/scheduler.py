@@ -18,16 +18,16 @@ from dataclasses import dataclass, field
 from operator import attrgetter
 
 from rillm.engine.block_pool import BlockPool, block_hash
+from rillm.engine.finishing import failure, finish_reason
+from rillm.engine.grammars import Matcher
 from rillm.engine.messages import (
     EngineRequest,
-    FinishReason,
     PromptInfo,
     RequestTimes,
     StepStats,
     TokenDelta,
     TokenLogprobs,
 )
-from rillm.engine.repetition import ends_in_repetition
 from rillm.engine.sequence import Sequence
 
 _by_order = attrgetter("order")
@@ -83,6 +83,7 @@ class Scheduler:
         self._clock = clock
         self._waiting: list[Sequence] = []
         self._running: list[Sequence] = []
+        self._held: dict[int, Sequence] = {}
         self._live: dict[int, list[Sequence]] = {}
         self._num_reserved = 0
         self._num_arrivals = 0
@@ -91,23 +92,49 @@ class Scheduler:
     @property
     def has_work(self) -> bool:
         """Whether any sequence is waiting or running."""
-        return bool(self._running or self._waiting)
+        return bool(self._running or self._waiting or self._held)
+
+    @property
+    def is_blocked(self) -> bool:
+        """Whether there are sequences, and all of them wait for their grammars."""
+        return bool(self._held) and not (self._running or self._waiting)
 
     def stats(self) -> StepStats:
         """Counters for the client."""
         return StepStats(
             num_running=len(self._running),
-            num_waiting=len(self._waiting),
+            num_waiting=len(self._waiting) + len(self._held),
             num_free_blocks=self.pool.num_free,
             num_preemptions=self._num_preemptions,
         )
 
     def add(self, request: EngineRequest) -> None:
-        """Queue a request that was validated by the client."""
+        """Queue a request that was validated by the client.
+
+        One with a grammar takes its place in the queue when `release` brings that.
+        """
         sequence = Sequence.start(request, self._num_arrivals, self._clock())
         self._num_arrivals += 1
         self._live[request.request_id] = [sequence]
-        insort(self._waiting, sequence, key=_by_order)
+        if request.params.grammar is not None:
+            self._held[request.request_id] = sequence
+        else:
+            insort(self._waiting, sequence, key=_by_order)
+
+    def release(self, request_id: int, matcher: Matcher) -> None:
+        """Give a request its compiled grammar; unknown ids are ignored: it was aborted."""
+        sequence = self._held.pop(request_id, None)
+        if sequence is not None:
+            sequence.matcher = matcher
+            insort(self._waiting, sequence, key=_by_order)
+
+    def fail(self, request_id: int, error: str) -> TokenDelta | None:
+        """End a request whose grammar cannot be compiled; None if it was aborted."""
+        sequence = self._held.get(request_id)
+        if sequence is None:
+            return None
+        self._retire(sequence)
+        return TokenDelta(request_id, 0, [], finish_reason="error", error=error)
 
     def abort(self, request_id: int, choice: int | None = None) -> None:
         """Drop a request, or one of its choices, and free its blocks; unknown ids are ignored.
@@ -269,26 +296,30 @@ class Scheduler:
     def _append(self, sequence: Sequence, token: SampledToken, now_s: float) -> TokenDelta:
         """Add a sampled token to its sequence and end the sequence where it ends."""
         params = sequence.request.params
-        sequence.token_ids.append(token.token_id)
-        delta = TokenDelta(sequence.request.request_id, sequence.choice, [token.token_id])
-        if token.logprobs is not None:
-            delta.logprobs = [token.logprobs]
-        if sequence.num_output_tokens == 1:
+        is_first = sequence.num_output_tokens == 0
+        delta = TokenDelta(sequence.request.request_id, sequence.choice, [])
+        if token.token_id >= 0:
+            sequence.token_ids.append(token.token_id)
+            delta.token_ids = [token.token_id]
+            if token.logprobs is not None:
+                delta.logprobs = [token.logprobs]
+            if sequence.matcher is not None:
+                sequence.matcher.advance(token.token_id)
+        if is_first:
             sequence.first_token_s = now_s
             delta.times = self._times(sequence, now_s)
             if sequence.choice == 0:
                 delta.prompt = self._prompt_info(sequence)
-        reason = _finish_reason(sequence, token.token_id)
+        reason = finish_reason(sequence, token.token_id)
         if reason is not None:
             delta.finish_reason = reason
             delta.times = self._times(sequence, now_s)
-            if reason == "stop" and token.token_id != params.eos_token_id:
+            is_stop_token = reason == "stop" and token.token_id in sequence.stop_ids
+            if is_stop_token and token.token_id != params.eos_token_id:
                 delta.stop_token_id = token.token_id
             if reason == "error":
                 delta.token_ids, delta.logprobs = [], None
-                delta.error = (
-                    "no token can be sampled: logits are not finite or exclude every token"
-                )
+                delta.error = failure(sequence)
             self._retire(sequence)
         return delta
 
@@ -334,7 +365,7 @@ class Scheduler:
         if sequence in self._running:
             self._running.remove(sequence)
             self._num_reserved -= sequence.num_forks
-        else:
+        elif self._held.pop(sequence.request.request_id, None) is None:
             self._waiting.remove(sequence)
         self._release_blocks(sequence)
         siblings = self._live[sequence.request.request_id]
@@ -362,25 +393,3 @@ class Scheduler:
         assert all(self.pool.is_shared(b) == (count > 1) for b, count in held.items())
         assert self._num_reserved == sum(s.num_forks for s in self._running)
         assert self._num_reserved <= self.max_num_seqs
-
-
-def _finish_reason(sequence: Sequence, token_id: int) -> FinishReason | None:
-    """Decide whether the token just appended ends its sequence.
-
-    A stop token on the last allowed position is a stop. Below `min_tokens` the sampler never
-    draws one.
-    """
-    params = sequence.request.params
-    if token_id < 0:
-        return "error"
-    if token_id in sequence.stop_ids and sequence.num_output_tokens > params.min_tokens:
-        return "stop"
-    if sequence.num_output_tokens >= params.max_tokens:
-        return "length"
-    if params.repetition_detection is not None:
-        output = sequence.token_ids[sequence.num_prompt_tokens :]
-        if len(output) > params.min_tokens and ends_in_repetition(
-            output, *params.repetition_detection
-        ):
-            return "repetition"
-    return None

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 from rillm.engine.block_pool import BlockHash
+from rillm.engine.grammars import Matcher
 from rillm.engine.messages import EngineRequest, TokenLogprobs
 
 
@@ -48,6 +49,9 @@ class Sequence:
     """Of the prompt's last hidden states so far, where the request pools them."""
     stop_ids: frozenset[int] = frozenset()
     """All token ids that end the sequence."""
+    matcher: Matcher | None = None
+    """The place in the request's grammar, once that is compiled. Preemption leaves it alone: it
+    has taken in every token of the output."""
 
     @property
     def num_prompt_tokens(self) -> int:
@@ -100,4 +104,5 @@ class Sequence:
             num_cached_tokens=self.num_cached_tokens,
             scheduled_s=self.scheduled_s,
             stop_ids=self.stop_ids,
+            matcher=None if self.matcher is None else self.matcher.fork(),
         )

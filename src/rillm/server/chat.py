@@ -26,6 +26,7 @@ from rillm.server.protocol import (
 )
 from rillm.server.sampling import sampling_params
 from rillm.server.serving_engine import ServingEngine
+from rillm.server.structured import after_reasoning, check_tools, read_constraint
 from rillm.server.template_fields import echoed_text, template_variables
 from rillm.server.tools import check_reads_calls, read_tools
 from rillm.streams import EventStream, Generation
@@ -114,6 +115,8 @@ async def new_chat_call(
     _check_logprobs(request)
     tools = read_tools(request)
     check_reads_calls(tools, context.formats)
+    constraint = read_constraint(request)
+    check_tools(constraint, tools)
     engine = context.engine
     check_alternatives("top_logprobs", request.top_logprobs, engine)
     params = sampling_params(
@@ -127,13 +130,15 @@ async def new_chat_call(
     whole = await off_loop(num_bytes, render)
     token_ids = truncated(whole, request, params.max_tokens, engine.max_model_len)
     formats = context.formats
+    format = None if formats is None else formats.for_prompt(token_ids, tools)
+    params.structured_outputs = after_reasoning(constraint, format)
     generation = Generation(
         prompt_token_ids=token_ids,
         sampling_params=params,
         request_id=engine_request_id(request_id),
         priority=request.priority or 0,
         cache_salt=request.cache_salt,
-        format=None if formats is None else formats.for_prompt(token_ids, tools),
+        format=format,
     )
     return ChatCall(request=request, request_id=request_id, model=model, generation=generation)
 

@@ -25,6 +25,7 @@ from rillm.server.protocol import (
     request_id_of,
 )
 from rillm.server.sampling import sampling_params
+from rillm.server.structured import read_constraint
 from rillm.streams import EventStream, Generation
 from rillm.text.tokenizer import Tokenizer
 
@@ -156,6 +157,7 @@ def _sampling_params(request: CompletionRequest, context: TextContext) -> Sampli
         max_tokens=DEFAULT_MAX_TOKENS if max_tokens is None else max_tokens,
         logprobs=request.logprobs,
         prompt_logprobs=prompt_logprobs,
+        constraint=read_constraint(request),
     )
 
 

@@ -20,11 +20,13 @@ from rillm.server.protocol import (
     Int64,
     Repetition,
     StreamOptions,
+    StructuredOutputs,
     check_names,
     check_stream_options,
     malformed,
 )
 from rillm.server.sampling import repetition_detection
+from rillm.server.structured import structured_outputs
 
 OutputMode = Literal["tokens", "text", "derender"]
 
@@ -65,7 +67,6 @@ class TokenSampling(msgspec.Struct, kw_only=True):
 
     UNSUPPORTED: ClassVar[tuple[str, ...]] = (
         "trace_decode_token_ids",
-        "structured_outputs",
         "guided_decoding",
         "thinking_token_budget",
         "routed_experts_prompt_start",
@@ -104,7 +105,7 @@ class TokenSampling(msgspec.Struct, kw_only=True):
     skip_reading_prefix_cache: bool | None = None
     repetition_detection: Repetition | None = None
     trace_decode_token_ids: Any = None
-    structured_outputs: Any = None
+    structured_outputs: StructuredOutputs | None = None
     guided_decoding: Any = None
     thinking_token_budget: Any = None
     routed_experts_prompt_start: Any = None
@@ -213,6 +214,9 @@ def read_sampling_params(request: GenerateRequest, limits: TokenLimits) -> Sampl
         or (bool(sampling.stop) and sampling.detokenize is not False),
         logit_bias=clamped_logit_bias(sampling.logit_bias),
         repetition_detection=repetition_detection(sampling.repetition_detection),
+        structured_outputs=None
+        if sampling.structured_outputs is None
+        else structured_outputs(sampling.structured_outputs),
         extra_args=_extra_args(request),
         output_kind=RequestOutputKind.DELTA if request.stream else RequestOutputKind.FINAL_ONLY,
         **given,

@@ -53,11 +53,25 @@ class Repetition(msgspec.Struct, kw_only=True):
     min_count: Int64 = 3
 
 
+class StructuredOutputs(msgspec.Struct, kw_only=True):
+    """The `structured_outputs` object: exactly one constraint, and how JSON may be written."""
+
+    json: str | dict[str, Any] | None = None
+    regex: str | None = None
+    choice: list[str] | None = None
+    grammar: str | None = None
+    json_object: bool | None = None
+    structural_tag: Any = None
+    """Refused when set."""
+    disable_any_whitespace: bool = False
+    disable_additional_properties: bool = False
+    whitespace_pattern: str | None = None
+
+
 class GenerationRequest(msgspec.Struct, kw_only=True):
     """The fields that both routes share. None means: the model's or the built-in default."""
 
     UNSUPPORTED: ClassVar[tuple[str, ...]] = (
-        "structured_outputs",
         "guided_json",
         "guided_regex",
         "guided_choice",
@@ -122,8 +136,9 @@ class GenerationRequest(msgspec.Struct, kw_only=True):
     return_metrics: bool | None = None
     """Tell the times of this request, as the server's own option does for all."""
     response_format: dict[str, Any] | None = None
-    """Only `{"type": "text"}`; other types are refused."""
-    structured_outputs: Any = None
+    """Type `text`, `json_object`, or `json_schema` with `json_schema.name` and `.schema`."""
+    structured_outputs: StructuredOutputs | None = None
+    """What the answer fits; not together with `response_format`."""
     guided_json: Any = None
     guided_regex: Any = None
     guided_choice: Any = None
@@ -344,13 +359,6 @@ def _check_unsupported(request: GenerationRequest) -> None:
         # -1 is how a budget says that there is none.
         if value is not None and value is not False and value != -1:
             raise InvalidRequestError(f"{name} must be absent: it is not supported", param=name)
-    format_type = (request.response_format or {}).get("type", "text")
-    if format_type != "text":
-        raise InvalidRequestError(
-            f"response_format.type is {format_type!r}, must be 'text': structured output is "
-            "not in this version yet",
-            param="response_format",
-        )
 
 
 def request_id_of(http: Request, body: CommonFields) -> str:

@@ -8,6 +8,7 @@ from rillm.errors import InvalidRequestError
 from rillm.request_options import clamped_logit_bias
 from rillm.sampling_params import RepetitionDetection, RequestOutputKind, SamplingParams
 from rillm.server.protocol import GenerationRequest, Repetition
+from rillm.structured_outputs import StructuredOutputsParams
 
 _AS_SENT = (
     "n",
@@ -51,6 +52,7 @@ def sampling_params(
     max_tokens: int | None,
     logprobs: int | None,
     prompt_logprobs: int | None = None,
+    constraint: StructuredOutputsParams | None = None,
 ) -> SamplingParams:
     """Make the sampling options of a request.
 
@@ -60,6 +62,7 @@ def sampling_params(
         max_tokens: most tokens to generate; None is what is left of the context.
         logprobs: alternatives for each generated token, or None.
         prompt_logprobs: alternatives for each prompt token, or None.
+        constraint: what the output fits.
 
     Raises:
         InvalidRequestError: an option is out of range, or needs another; `param` names it.
@@ -81,6 +84,7 @@ def sampling_params(
         "prompt_logprobs": prompt_logprobs,
         "logit_bias": clamped_logit_bias(request.logit_bias),
         "repetition_detection": repetition_detection(request.repetition_detection),
+        "structured_outputs": constraint,
         "output_kind": RequestOutputKind.DELTA if request.stream else RequestOutputKind.FINAL_ONLY,
     }
     return SamplingParams(**options)

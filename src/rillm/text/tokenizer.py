@@ -23,7 +23,7 @@ from rillm.text.detokenizer import (
 from rillm.text.messages import to_plain
 from rillm.text.pieces import MAX_TOKEN_ID, PieceTable, find_byte_rule
 from rillm.text.special_text import SpecialText
-from rillm.text.tokenizer_files import TokenizerFiles, read_tokenizer_files
+from rillm.text.tokenizer_files import TokenizerFiles, markers_of, read_tokenizer_files
 
 _MAX_REQUEST_TEMPLATES: Final = 16
 
@@ -36,6 +36,7 @@ class Tokenizer:
         bos_token, eos_token, pad_token: texts of these tokens, None where not set.
         bos_token_id, eos_token_id, pad_token_id: their ids.
         special_token_ids: ids left out of text when special tokens are skipped.
+        markers: ids and texts of the tokens that a grammar may name.
         added_tokens: texts of the tokens that are matched before any others, to their ids.
         chat_templates: Jinja source by name; the usual one is `default`.
         config: all of tokenizer_config.json.
@@ -63,6 +64,7 @@ class Tokenizer:
             token_id: token.content for token_id, token in added_tokens.items() if token.special
         }
         self.special_token_ids = frozenset(special_tokens)
+        self.markers = markers_of(backend)
         self._special_text = SpecialText(special_tokens)
         decoder = backend.decoder
         self._byte_rule = find_byte_rule(

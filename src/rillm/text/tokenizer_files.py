@@ -71,6 +71,17 @@ def read_tokenizer_files(path: Path) -> TokenizerFiles:
     )
 
 
+def markers_of(backend: tokenizers.Tokenizer) -> dict[int, str]:
+    """Ids and texts of the tokens that stand for themselves and not for their text.
+
+    These are all added tokens but ordinary runs of white space.
+    """
+    added = backend.get_added_tokens_decoder()
+    return {
+        i: token.content for i, token in added.items() if token.special or token.content.strip()
+    }
+
+
 def _read_backend(path: Path) -> tokenizers.Tokenizer:
     if not path.is_file():
         raise ConfigError(f"{path} is missing: rillm needs the tokenizer in this format")

@@ -1,0 +1,115 @@
+"""What a request says about the form of its answer: `response_format`, `structured_outputs`."""
+
+from __future__ import annotations
+
+from typing import Any, Final
+
+import msgspec
+
+from rillm.choice_parser import OutputFormat
+from rillm.errors import InvalidRequestError
+from rillm.output_formats import ToolOptions
+from rillm.server.protocol import GenerationRequest, StructuredOutputs
+from rillm.structured_outputs import StructuredOutputsParams
+
+_TYPES: Final = ("text", "json_object", "json_schema")
+
+
+def read_constraint(request: GenerationRequest) -> StructuredOutputsParams | None:
+    """Check the fields that say what form the answer has.
+
+    Returns:
+        The constraint; None where any answer will do.
+
+    Raises:
+        InvalidRequestError: a field is not acceptable, or two exclude each other; `param` names it.
+    """
+    sent = request.structured_outputs
+    own = None if sent is None else structured_outputs(sent)
+    formatted = _response_format(request.response_format)
+    if own is not None and formatted is not None:
+        raise InvalidRequestError(
+            "response_format is set, must be absent or of type 'text' with structured_outputs",
+            param="response_format",
+        )
+    return own or formatted
+
+
+def structured_outputs(sent: StructuredOutputs) -> StructuredOutputsParams:
+    """The checked form of what was sent.
+
+    Raises:
+        InvalidRequestError: not exactly one constraint, or one that is not acceptable.
+    """
+    return StructuredOutputsParams(**msgspec.structs.asdict(sent))
+
+
+def check_tools(constraint: StructuredOutputsParams | None, tools: ToolOptions | None) -> None:
+    """Refuse a form for an answer that may be a call.
+
+    Raises:
+        InvalidRequestError: both were sent.
+    """
+    if constraint is not None and tools is not None and tools.choice != "none":
+        name = constraint.origin.partition(".")[0]
+        raise InvalidRequestError(
+            f"{name} is set, must be absent with tools unless tool_choice is 'none'", param=name
+        )
+
+
+def after_reasoning(
+    constraint: StructuredOutputsParams | None, format: OutputFormat | None
+) -> StructuredOutputsParams | None:
+    """The constraint on all of an output whose answer is constrained.
+
+    Args:
+        constraint: on the answer.
+        format: of what follows the prompt.
+
+    Raises:
+        InvalidRequestError: the prompt leaves reasoning open, which is no part of the answer.
+    """
+    if constraint is None or format is None:
+        return constraint
+    # The place to put free reasoning before the answer.
+    if format.new_parser().is_reasoning:
+        name = constraint.origin.partition(".")[0]
+        raise InvalidRequestError(
+            f"{name} is set, must be absent where the prompt opens the model's reasoning: turn "
+            "that off with chat_template_kwargs",
+            param=name,
+        )
+    return constraint
+
+
+def _response_format(sent: dict[str, Any] | None) -> StructuredOutputsParams | None:
+    if sent is None:
+        return None
+    kind = sent.get("type")
+    if kind == "text":
+        return None
+    if kind == "json_object":
+        return StructuredOutputsParams(json_object=True, origin="response_format")
+    if kind != "json_schema":
+        raise InvalidRequestError(
+            f"response_format.type is {kind!r}, must be one of {', '.join(_TYPES)}",
+            param="response_format.type",
+        )
+    described = sent.get("json_schema")
+    if not isinstance(described, dict):
+        raise InvalidRequestError(
+            "response_format.json_schema must be an object with type 'json_schema'",
+            param="response_format.json_schema",
+        )
+    if not isinstance(described.get("name"), str):
+        raise InvalidRequestError(
+            "response_format.json_schema.name must be a string",
+            param="response_format.json_schema.name",
+        )
+    schema = described.get("schema")
+    path = "response_format.json_schema.schema"
+    if schema is None:
+        return StructuredOutputsParams(json_object=True, origin=path)
+    if not isinstance(schema, dict):
+        raise InvalidRequestError(f"{path} must be an object", param=path)
+    return StructuredOutputsParams(json=schema, origin=path)
