@@ -19,6 +19,7 @@ from generated import update
 
 from rillm.sampling_params import RepetitionDetection, SamplingParams
 from rillm.server.openapi import OPERATIONS
+from rillm.structured_outputs import StructuredOutputsParams
 
 PAGE = Path(__file__).with_name("http.md")
 
@@ -69,7 +70,8 @@ def _row(struct: type, field: Field) -> str:
 
 
 def _meaning_for_the_engine(name: str) -> str:
-    known = [*_own_fields(SamplingParams), *_own_fields(RepetitionDetection)]
+    structs = (SamplingParams, RepetitionDetection, StructuredOutputsParams)
+    known = [field for struct in structs for field in _own_fields(struct)]
     return next((each.meaning for each in known if each.name == name), "")
 
 

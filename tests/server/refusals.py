@@ -36,6 +36,10 @@ def post(
         connection.close()
 
 
+def _schema_format(schema: Any) -> dict[str, Any]:
+    return {"type": "json_schema", "json_schema": {"name": "n", "schema": schema}}
+
+
 def _out_of_range() -> list[Row]:
     """Numbers just outside of what is documented."""
     outside: dict[str, list[Any]] = {
@@ -96,9 +100,34 @@ SHARED: list[Row] = [
     ({"prompt_logprobs": -2}, "prompt_logprobs"),
     ({"prompt_logprobs": 21}, "prompt_logprobs"),
     ({"prompt_logprobs": -1}, "prompt_logprobs"),
-    ({"response_format": {"type": "json_object"}}, "response_format"),
-    ({"response_format": {"type": "json_schema"}}, "response_format"),
-    ({"response_format": {"type": 5}}, "response_format"),
+    ({"response_format": {}}, "response_format.type"),
+    ({"response_format": {"type": 5}}, "response_format.type"),
+    ({"response_format": {"type": "structural_tag"}}, "response_format.type"),
+    ({"response_format": {"type": "json_schema"}}, "response_format.json_schema"),
+    (
+        {"response_format": {"type": "json_schema", "json_schema": {"schema": {}}}},
+        "response_format.json_schema.name",
+    ),
+    (
+        {"response_format": _schema_format(["a"])},
+        "response_format.json_schema.schema",
+    ),
+    (
+        {"response_format": _schema_format({"type": "text"})},
+        "response_format.json_schema.schema",
+    ),
+    (
+        {
+            "response_format": {"type": "json_object"},
+            "structured_outputs": {"regex": "a"},
+        },
+        "response_format",
+    ),
+    ({"structured_outputs": {}}, "structured_outputs"),
+    ({"structured_outputs": {"regex": "a", "choice": ["a"]}}, "structured_outputs"),
+    ({"structured_outputs": {"regex": "("}}, "structured_outputs.regex"),
+    ({"structured_outputs": {"structural_tag": {}}}, "structured_outputs.structural_tag"),
+    ({"structured_outputs": {"structural_tag": "{}"}}, "structured_outputs.structural_tag"),
     ({"stream_options": {}, "stream": False}, "stream_options"),
     ({"stream_options": {"include_usage": True}, "stream": None}, "stream_options"),
     ({"stream": True, "prompt_logprobs": 1}, "prompt_logprobs"),
@@ -205,6 +234,7 @@ _OBJECTS = frozenset(
         "repetition_detection",
         "response_format",
         "stream_options",
+        "structured_outputs",
         "tool_choice",
     }
 )

@@ -166,6 +166,7 @@ REFUSED: dict[str, list[tuple[str, list[Any]]]] = {
     "extra_args": [("must be a dict", [5, [1]]), ("cannot be carried", [{"a": 2**70}])],
     "skip_reading_prefix_cache": [("must be True, False or None", [0, "no"])],
     "repetition_detection": [("must be a RepetitionDetection", [{"max_pattern_size": 4}, 4])],
+    "structured_outputs": [("must be a StructuredOutputsParams", [{"regex": "a"}, "a"])],
 }
 
 

@@ -9,6 +9,7 @@ import select
 import subprocess
 import sys
 import threading
+import weakref
 from collections import OrderedDict
 from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
@@ -47,7 +48,9 @@ class GrammarChecker:
         self._markers = markers
         self._vocab_size = vocab_size
         self._lock = threading.Lock()
-        self._process: subprocess.Popen[bytes] | None = None
+        self._processes: list[subprocess.Popen[bytes]] = []
+        """None or one; a list, so that it can be ended when the checker is forgotten."""
+        weakref.finalize(self, _end, self._processes)
         self._executor: ThreadPoolExecutor | None = None
         self._cache: OrderedDict[bytes, _Verdict] = OrderedDict()
         self._cached_bytes = 0
@@ -101,24 +104,24 @@ class GrammarChecker:
     def close(self) -> None:
         """End the process. Idempotent; a later check starts another."""
         with self._lock:
-            self._end_process()
+            _end(self._processes)
         if self._executor is not None:
             self._executor.shutdown(wait=False)
             self._executor = None
 
     def _ask(self, question: bytes, params: StructuredOutputsParams) -> _Verdict:
-        if self._process is None or self._process.poll() is not None:
-            self._end_process()
+        if not self._processes or self._processes[0].poll() is not None:
+            _end(self._processes)
             try:
                 markers = dict(self._markers())
             except ConfigError as error:
                 raise params.error(f"needs the model's tokenizer: {error}") from error
-            self._process = _start_process()
+            self._processes.append(_start_process())
             hello = msgspec.json.encode({"markers": markers, "vocab_size": self._vocab_size})
             question = hello + b"\n" + question
-        answer = _talk(self._process, question + b"\n")
+        answer = _talk(self._processes[0], question + b"\n")
         if answer is None:
-            self._end_process()
+            _end(self._processes)
             return _Verdict(problem=_TOO_MUCH)
         return msgspec.json.decode(answer, type=_Verdict)
 
@@ -129,11 +132,12 @@ class GrammarChecker:
             _, oldest = self._cache.popitem(last=False)
             self._cached_bytes -= _size(oldest)
 
-    def _end_process(self) -> None:
-        process, self._process = self._process, None
-        if process is not None:
-            process.kill()
-            process.communicate()
+
+def _end(processes: list[subprocess.Popen[bytes]]) -> None:
+    while processes:
+        process = processes.pop()
+        process.kill()
+        process.communicate()
 
 
 def _size(verdict: _Verdict) -> int:

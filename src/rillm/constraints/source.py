@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from typing import Any, Final
 
 import msgspec
-from llguidance import LLMatcher
-from llguidance.gbnf_to_lark import any_to_lark
+from llguidance import LLMatcher, regex_to_lark
+from llguidance.gbnf_to_lark import gbnf_to_lark
 
 from rillm.structured_outputs import MAX_NESTING, StructuredOutputsParams, json_depth_exceeds
 
 WHITESPACE: Final = r" |\r?\n[ \t]{0,64}"
 """Between the parts of JSON: one space, or a line break and an indentation. Where any amount is
 allowed, weak models write nothing else until they are cut off."""
+_LONE_BACKSLASH: Final = re.compile(r"(?<!\\)(?:\\\\)*\\\Z")
+_GBNF_RULE: Final = re.compile(r"^[ \t]*[\w-]+[ \t]*::=", re.MULTILINE)
 _OBJECT: Final = {"type": "object"}
 _OPTIONS: Final = "x-guidance"
 """Key of a schema under which llguidance looks for options."""
@@ -39,15 +42,15 @@ def grammar_source(params: StructuredOutputsParams) -> str:
     if params.json is not None or params.json_object:
         return _json(params)
     if params.regex is not None:
-        return str(LLMatcher.grammar_from_regex(params.regex))
+        if _LONE_BACKSLASH.search(params.regex):
+            # The converter would drop it.
+            raise params.error("ends in a lone backslash")
+        # ASCII, so that whatever another engine takes for a digit or a letter, it takes these.
+        return LLMatcher.grammar_from_lark(f"start: /{regex_to_lark(params.regex, 'dws')}/")
     if params.choice is not None:
         return LLMatcher.grammar_from_lark(_alternatives(params.choice))
     assert params.grammar is not None
-    try:
-        return LLMatcher.grammar_from_lark(any_to_lark(params.grammar))
-    except Exception as error:
-        # The converter raises nothing more specific.
-        raise params.error(f"cannot be read as Lark or GBNF: {error}") from error
+    return LLMatcher.grammar_from_lark(_lark(params))
 
 
 def _json(params: StructuredOutputsParams) -> str:
@@ -73,6 +76,17 @@ def _json(params: StructuredOutputsParams) -> str:
         options["whitespace_pattern"] = params.whitespace_pattern
     schema = schema | {_OPTIONS: options}
     return msgspec.json.encode({"grammars": [{"json_schema": schema}]}).decode()
+
+
+def _lark(params: StructuredOutputsParams) -> str:
+    grammar = params.grammar or ""
+    if not _GBNF_RULE.search(grammar):
+        return grammar
+    try:
+        return gbnf_to_lark(grammar)
+    except Exception as error:
+        # The converter raises nothing more specific.
+        raise params.error(f"cannot be read as GBNF: {error}") from error
 
 
 def _alternatives(choices: list[str]) -> str:

@@ -9,9 +9,9 @@ Source: the protocol of `llguidance.TokenizerWrapper`.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, Final
+from typing import Final
 
 import msgspec
 import tokenizers
@@ -35,17 +35,20 @@ class _Tokens:
     bos_token_id: Final = None
 
     def __init__(
-        self, tokens: Sequence[bytes], markers: Sequence[int], eos_token_id: int, encode: Any
+        self,
+        tokens: Sequence[bytes],
+        markers: Sequence[int],
+        eos_token_id: int,
+        encode: Callable[[str], list[int]],
     ) -> None:
         self.tokens = tokens
         self.special_token_ids = markers
         self.eos_token_id = eos_token_id
         self._encode = encode
 
-    def __call__(self, text: str | bytes) -> list[int]:
+    def __call__(self, text: str) -> list[int]:
         """Encode text that a grammar forces, without markers."""
-        encoded: list[int] = self._encode(text)
-        return encoded
+        return self._encode(text)
 
 
 def read_vocabulary(
@@ -77,8 +80,8 @@ def read_vocabulary(
         raise ConfigError("this model cannot be used with grammars: no token ends its output")
     markers = markers_of(backend)
     tokens = [_bytes_of(backend, rule, i) for i in range(vocab_size)]
-    wrapper = _Tokens(tokens, [i for i in markers if i < vocab_size], ends[0], _plain(backend))
-    return LLTokenizer(wrapper, eos_token=ends), frozenset(ends)  # type: ignore[arg-type]
+    inside = [i for i in markers if i < vocab_size]
+    return vocabulary_of(tokens, inside, ends, _plain(backend)), frozenset(ends)
 
 
 def checking_vocabulary(markers: Mapping[int, str], vocab_size: int) -> LLTokenizer:
@@ -93,12 +96,28 @@ def checking_vocabulary(markers: Mapping[int, str], vocab_size: int) -> LLTokeni
         tokens[token_id] = text.encode()
     end = len(tokens) - 1
 
-    def encode(text: str | bytes) -> list[int]:
-        data = text.encode() if isinstance(text, str) else text
-        return [vocab_size + byte for byte in data]
+    def encode(text: str) -> list[int]:
+        return [vocab_size + byte for byte in text.encode()]
 
-    wrapper = _Tokens(tokens, [*markers, end], end, encode)
-    return LLTokenizer(wrapper, eos_token=[end])  # type: ignore[arg-type]
+    return vocabulary_of(tokens, [*markers, end], [end], encode)
+
+
+def vocabulary_of(
+    tokens: Sequence[bytes],
+    markers: Sequence[int],
+    ends: Sequence[int],
+    encode: Callable[[str], list[int]],
+) -> LLTokenizer:
+    """A vocabulary of these tokens.
+
+    Args:
+        tokens: the bytes of each; none for an id that no grammar has.
+        markers: ids of those that stand for themselves.
+        ends: ids of those that end an output, among the markers.
+        encode: text to ids, without markers.
+    """
+    wrapper = _Tokens(tokens, markers, ends[0], encode)
+    return LLTokenizer(wrapper, eos_token=list(ends))  # type: ignore[arg-type]
 
 
 def _bytes_of(backend: tokenizers.Tokenizer, rule: ByteRule, token_id: int) -> bytes:
@@ -106,7 +125,7 @@ def _bytes_of(backend: tokenizers.Tokenizer, rule: ByteRule, token_id: int) -> b
     return b"" if token is None else rule.to_bytes(token)
 
 
-def _plain(backend: tokenizers.Tokenizer) -> Any:
+def _plain(backend: tokenizers.Tokenizer) -> Callable[[str], list[int]]:
     """Encoding that finds no markers in a text."""
     plain = tokenizers.Tokenizer.from_str(backend.to_str())
     added = plain.get_added_tokens_decoder().values()
@@ -119,8 +138,7 @@ def _plain(backend: tokenizers.Tokenizer) -> Any:
     )
     plain.encode_special_tokens = True
 
-    def encode(text: str | bytes) -> list[int]:
-        text = text if isinstance(text, str) else text.decode(errors="replace")
+    def encode(text: str) -> list[int]:
         ids: list[int] = plain.encode(text, add_special_tokens=False).ids
         return ids
 

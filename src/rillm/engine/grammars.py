@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import queue
 import select
 import socket
@@ -20,6 +21,9 @@ from rillm.errors import ConfigError
 
 _MAX_CACHED: Final = 32
 """Compiled grammars kept, least recently used first to go."""
+
+_MOST_TAKEN: Final = 256
+"""Results taken at once."""
 
 
 class Matcher:
@@ -92,7 +96,7 @@ class GrammarCompiler:
         self._bell.setblocking(False)
         worker = _Worker(directory, vocab_size, eos_token_ids, self._jobs, self._done, bell)
         threading.Thread(target=worker.run, name="rillm-grammars", daemon=True).start()
-        weakref.finalize(self, self._jobs.put, None)
+        weakref.finalize(self, _close, self._jobs, self._bell)
 
     def fileno(self) -> int:
         """A descriptor that can be read from when there is something to take."""
@@ -109,15 +113,21 @@ class GrammarCompiler:
 
     def take(self) -> list[Compiled]:
         """What has been compiled since the last call; waits for nothing."""
-        taken: list[Compiled] = []
-        while self._done:
-            self._bell.recv(1)
-            taken.append(self._done.popleft())
-        return taken
+        try:
+            # A byte for each result, sent after it.
+            num_ready = len(self._bell.recv(_MOST_TAKEN))
+        except BlockingIOError:
+            return []
+        return [self._done.popleft() for _ in range(num_ready)]
 
     def wait(self) -> None:
         """Wait until there is something to take."""
         select.select([self._bell], [], [])
+
+
+def _close(jobs: queue.SimpleQueue[_Job | None], bell: socket.socket) -> None:
+    jobs.put(None)
+    bell.close()
 
 
 class _Worker:
@@ -150,7 +160,8 @@ class _Worker:
             while (job := self._jobs.get()) is not None:
                 self._done.append(self._compile(*job))
                 # After the result, so that nobody hears it too early.
-                self._bell.send(b"\0")
+                with contextlib.suppress(OSError):
+                    self._bell.send(b"\0")
 
     def _load(self) -> None:
         if self._directory is None:

@@ -45,14 +45,7 @@ def structured_outputs(sent: StructuredOutputs) -> StructuredOutputsParams:
     Raises:
         InvalidRequestError: not exactly one constraint, or one that is not acceptable.
     """
-    given = {field: value for field, value in msgspec.structs.asdict(sent).items() if value}
-    # A schema that says nothing is a schema.
-    if sent.json is not None:
-        given["json"] = sent.json
-    for name in ("regex", "choice", "grammar"):
-        if getattr(sent, name) is not None:
-            given[name] = getattr(sent, name)
-    return StructuredOutputsParams(**given)
+    return StructuredOutputsParams(**msgspec.structs.asdict(sent))
 
 
 def check_tools(
@@ -82,10 +75,11 @@ def answer_rules(constraint: StructuredOutputsParams) -> str:
     Raises:
         InvalidRequestError: it cannot be read.
     """
-    [grammar] = msgspec.json.decode(grammar_source(constraint))["grammars"]
-    if "json_schema" in grammar:
-        return f"content: %json {msgspec.json.encode(grammar['json_schema']).decode()}\n"
-    return _START.sub("content", grammar["lark_grammar"])
+    source = grammar_source(constraint)
+    if constraint.json is None and not constraint.json_object:
+        return _START.sub("content", source)
+    [grammar] = msgspec.json.decode(source)["grammars"]
+    return f"content: %json {msgspec.json.encode(grammar['json_schema']).decode()}\n"
 
 
 def after_reasoning(
