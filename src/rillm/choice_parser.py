@@ -33,6 +33,3 @@ class OutputFormat:
     """Token ids to the text by which the parsers know them."""
     encode_stop: Callable[[str], str] = str
     """Puts stand-ins into a stop string."""
-    names_function: bool = False
-    """Whether the request names the function to be called: that it was called is then no reason to
-    stop."""

@@ -110,7 +110,6 @@ class Choice:
     """
 
     __slots__ = (
-        "_names_function",
         "_num_begun",
         "_num_complete",
         "_only_scores",
@@ -130,7 +129,6 @@ class Choice:
         self._only_scores = generation.only_scores
         format = generation.format
         self._parser = None if format is None else format.new_parser()
-        self._names_function = format is not None and format.names_function
         self._stop_strings: dict[str, str] = {}
         if format is not None and format.stand_ins:
             self._stop_strings = {format.encode_stop(s): s for s in generation.stop_strings}
@@ -180,8 +178,7 @@ class Choice:
             is_cut = reason != "stop" or isinstance(stop_reason, str)
             events += self._parser.finish(is_cut=is_cut)
         self._count_calls(events)
-        has_called = 0 < self._num_begun == self._num_complete
-        if reason == "stop" and has_called and not self._names_function:
+        if reason == "stop" and 0 < self._num_begun == self._num_complete:
             reason = "tool_calls"
         events.append(Finish(reason, stop_reason))
 

@@ -191,7 +191,6 @@ class OutputFormats:
             new_parser=lambda: found.machine(tail, options or ToolOptions()),
             stand_ins=found.stand_ins,
             encode_stop=found.tokens.encode,
-            names_function=options is not None and options.function is not None,
         )
 
     @property

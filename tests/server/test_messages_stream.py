@@ -181,6 +181,14 @@ async def test_stop_reasons(
         assert (message["stop_reason"], message["stop_sequence"]) == said
 
 
+@pytest.mark.parametrize("choice", [{"type": "any"}, {"type": "tool", "name": "tide"}])
+async def test_a_forced_call_is_the_reason_to_stop(choice: dict[str, Any]) -> None:
+    for answer in (whole, streamed):
+        message = await answer(CutEngine(TIDE), tool_choice=choice)
+
+        assert message["stop_reason"] == "tool_use"
+
+
 async def test_a_limit_of_the_context_is_told_from_that_of_the_request() -> None:
     for max_tokens, reason in ((2, "max_tokens"), (3, "model_context_window_exceeded")):
         message = await whole(CutEngine("Yes.", finish="length"), max_tokens=max_tokens)

@@ -176,6 +176,7 @@ def chat_answer(
         echo=echoed_text(request, role),
         top_logprobs=_listed_logprobs(request),
         tokens_as_ids=bool(request.return_tokens_as_token_ids),
+        names_function=isinstance(request.tool_choice, dict),
         return_token_ids=bool(request.return_token_ids),
         return_prompt_text=bool(request.return_prompt_text),
         has_metrics=context.has_metrics or bool(request.return_metrics),

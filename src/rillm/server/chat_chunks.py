@@ -57,6 +57,8 @@ class ChatAnswer:
     tokens_as_ids: bool = False
     """Logprobs name tokens by their ids."""
     return_prompt_text: bool = False
+    names_function: bool = False
+    """The request names the function to be called: that it was called is no reason to finish."""
     has_metrics: bool = False
     """The end says how long things took."""
     shows_tokens: bool = True
@@ -75,6 +77,11 @@ class ChatAnswer:
         if self.top_logprobs is None or positions is None or not self.shows_tokens:
             return None
         return chat_logprobs(positions, self.top_logprobs, vocabulary, as_ids=self.tokens_as_ids)
+
+    def finish_reason(self, finish: Finish) -> str:
+        """The `finish_reason` of a choice, as the API has it."""
+        is_named_call = self.names_function and finish.reason == "tool_calls"
+        return "stop" if is_named_call else finish.reason
 
     @property
     def tells_token_ids(self) -> bool:
@@ -215,7 +222,7 @@ class ChatChunkEncoder:
             "index": index,
             "delta": {},
             "logprobs": logprobs,
-            "finish_reason": finish.reason,
+            "finish_reason": self._answer.finish_reason(finish),
             "stop_reason": finish.stop_reason,
             "token_ids": token_ids,
             "weight_versions": None,
@@ -313,7 +320,7 @@ def _whole_choice(
             answer.reasoning_fields,
         ),
         "logprobs": answer.logprobs(result.logprobs, vocabulary),
-        "finish_reason": result.finish.reason,
+        "finish_reason": answer.finish_reason(result.finish),
         "stop_reason": result.finish.stop_reason,
         "token_ids": result.token_ids if answer.tells_token_ids else None,
         "routed_experts": None,
