@@ -186,7 +186,7 @@ def bounded(schema: Any) -> Any:
         schema |= {"multipleOf": 0.5, "minimum": -99, "maximum": 99}
     if kinds == "array":
         schema = {"maxItems": 3} | schema
-    if "additionalProperties" in schema:
+    if kinds == "object":
         schema["additionalProperties"] = False
     return schema or {"type": "boolean"}
 
