@@ -16,7 +16,8 @@ import torch
 from rillm.engine.batch_builder import BatchBuilder
 from rillm.engine.block_pool import BlockPool
 from rillm.engine.messages import EngineRequest, TokenDelta, TokenSamplingParams
-from rillm.engine.scheduler import SampledToken, ScheduledBatch, Scheduler
+from rillm.engine.scheduled_batch import SampledToken, ScheduledBatch
+from rillm.engine.scheduler import Scheduler
 
 VOCAB_SIZE = 12
 

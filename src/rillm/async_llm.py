@@ -47,7 +47,9 @@ class AsyncLLM:
         # First of all, so that the core loads while the tokenizer is read here.
         config = args.engine_config(directory)
         self.model_config: ModelConfig = ModelConfig.from_directory(directory)
-        self._client = EngineClient(config, in_process=args.in_process)
+        self._client = EngineClient(
+            config, in_process=args.in_process, supervision=args.supervision()
+        )
         try:
             self.tokenizer: Tokenizer | None = (
                 None
@@ -101,6 +103,16 @@ class AsyncLLM:
     def errored(self) -> bool:
         """Whether the engine has stopped for good."""
         return self._client.error is not None
+
+    @property
+    def is_restarting(self) -> bool:
+        """Whether the engine has died and is being started again; requests wait meanwhile."""
+        return self._client.is_restarting
+
+    @property
+    def num_restarts(self) -> int:
+        """Times that the engine was started again."""
+        return self._client.num_restarts
 
     @property
     def is_running(self) -> bool:

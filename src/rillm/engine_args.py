@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from rillm.engine.config import EngineConfig
+from rillm.engine.supervision import Supervision
 from rillm.errors import ConfigError
 from rillm.models.hub import resolve_model
 
@@ -68,7 +69,16 @@ class EngineArgs:
     disable_log_stats: bool = False
     """Leave `metrics` out of the outputs."""
     in_process: bool = False
-    """Run the engine core in a thread of this process instead of a process of its own."""
+    """Run the engine core in a thread of this process instead of a process of its own; it is then
+    not started again when it fails."""
+    max_restarts: int = 5
+    """Times in a row that a dead engine core is started again without a token in between, before
+    streams end with an error; 0: never."""
+    hang_timeout: float = 60.0
+    """Seconds an engine core may make no progress before it is killed, and as many for each 512
+    tokens of its step; 0: for ever."""
+    load_timeout: float = 1800.0
+    """Seconds an engine core may take to load; 0: for ever."""
 
     def model_directory(self) -> Path:
         """Find the model's files, downloading them if need be.
@@ -121,6 +131,18 @@ class EngineArgs:
             gpu_memory_utilization=self.gpu_memory_utilization,
             enable_prefix_caching=self.enable_prefix_caching,
             num_threads=self.num_threads,
+        )
+
+    def supervision(self) -> Supervision:
+        """Within which bounds the engine core is kept alive.
+
+        Raises:
+            ConfigError: a bound is out of range.
+        """
+        return Supervision(
+            max_restarts=self.max_restarts,
+            hang_timeout=self.hang_timeout,
+            load_timeout=self.load_timeout,
         )
 
 

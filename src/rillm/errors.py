@@ -9,6 +9,7 @@ RillmError
 ├── CapacityError            try again later                  HTTP 503
 ├── EngineError              our fault                        HTTP 500
 │   ├── EngineGenerateError      one request failed               500
+│   │   └── PoisonedRequestError     it stops the engine              500
 │   └── EngineDeadError          the engine core has stopped      500
 └── ConfigError              the operator can fix it          exit code 2
 
@@ -61,6 +62,10 @@ class EngineError(RillmError):
 
 class EngineGenerateError(EngineError):
     """One request failed inside the engine; the others go on."""
+
+
+class PoisonedRequestError(EngineGenerateError):
+    """A request that has stopped the engine core twice; neither it nor an equal one is tried."""
 
 
 class EngineDeadError(EngineError):

@@ -9,7 +9,8 @@ from fakes import engine_request
 
 from rillm.engine.block_pool import BlockPool
 from rillm.engine.messages import TokenLogprobs
-from rillm.engine.scheduler import SampledToken, Scheduler
+from rillm.engine.scheduled_batch import SampledToken
+from rillm.engine.scheduler import Scheduler
 
 
 def finish(prompt: list[int], sampled: list[int], **params: Any) -> tuple[str | None, int | None]:

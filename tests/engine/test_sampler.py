@@ -18,7 +18,7 @@ from rillm.engine.messages import TokenSamplingParams
 from rillm.engine.randomness import stream_keys, uniforms
 from rillm.engine.sampler import Sampler
 from rillm.engine.sampling_batch import Row
-from rillm.engine.scheduler import SampledToken
+from rillm.engine.scheduled_batch import SampledToken
 from rillm.engine.sequence import Sequence
 
 Floats = npt.NDArray[np.float64]

@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from rillm.engine.messages import EngineRequest
-from rillm.engine.scheduler import ScheduledBatch
+from rillm.engine.scheduled_batch import ScheduledBatch
 
 LONGEST = 40
 """Most tokens of prompt and output together in the random plans."""

@@ -17,6 +17,7 @@ from rillm.engine.messages import (
     FromCore,
     PromptInfo,
     Ready,
+    Replay,
     RequestTimes,
     Start,
     StepOutputs,
@@ -87,6 +88,17 @@ TO_CORE: list[ToCore] = [
     Start(EngineConfig(model_path="/a/b", max_model_len=12, enable_prefix_caching=False)),
     Commands(),
     Commands(requests=[REQUEST], aborts=[(1, None), (2, 3)], reset_prefix_cache=True),
+    Commands(
+        replays=[
+            Replay(request=REQUEST, outputs={0: [], 2: [1, 2]}),
+            Replay(
+                request=REQUEST,
+                outputs={1: [3]},
+                times=RequestTimes(1.0, 2.0, 3.0, 4.0, 1),
+                suspects=[1],
+            ),
+        ]
+    ),
     Commands(
         requests=[
             EngineRequest(

@@ -53,7 +53,7 @@ CORE = {
     "engine.sampling_batch",
     "engine.filters",
     "engine.logprobs",
-    "engine.finishing",
+    "engine.scheduled_batch",
     "engine.grammars",
     "engine.scheduler",
     "engine.token_masks",

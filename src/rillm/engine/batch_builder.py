@@ -11,7 +11,7 @@ from itertools import chain
 import numpy as np
 import torch
 
-from rillm.engine.scheduler import ScheduledBatch
+from rillm.engine.scheduled_batch import ScheduledBatch
 from rillm.engine.sequence import Sequence
 from rillm.models.batch import ForwardBatch
 

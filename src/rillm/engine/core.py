@@ -6,6 +6,9 @@ import os
 import resource
 import sys
 import time
+import traceback
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import torch
@@ -13,14 +16,23 @@ import torch
 from rillm.engine.batch_builder import BatchBuilder
 from rillm.engine.block_pool import BlockPool
 from rillm.engine.config import EngineConfig, EngineInfo
+from rillm.engine.finishing import failures
 from rillm.engine.grammars import GrammarCompiler
 from rillm.engine.logprobs import top_logprobs
-from rillm.engine.messages import Commands, StepOutputs, TokenDelta
+from rillm.engine.messages import (
+    Commands,
+    EngineRequest,
+    StepOutputs,
+    TokenDelta,
+    TokenSamplingParams,
+)
 from rillm.engine.plan import EnginePlan, plan
 from rillm.engine.sampler import Sampler
 from rillm.engine.sampling_batch import Row
-from rillm.engine.scheduler import ScheduledBatch, Scheduler
+from rillm.engine.scheduled_batch import SampledToken, ScheduledBatch
+from rillm.engine.scheduler import Scheduler
 from rillm.engine.sequence import Sequence
+from rillm.engine.step_board import StepBoard
 from rillm.errors import ConfigError
 from rillm.models.batch import ForwardBatch
 from rillm.models.config import ModelConfig, read_generation_config
@@ -29,6 +41,12 @@ from rillm.models.loader import default_dtype, load_model
 
 _PROMPT_LOGPROB_ROWS = 64
 """Prompt positions whose logits are held at a time."""
+_PROBE = EngineRequest(
+    request_id=0,
+    prompt_token_ids=[0],
+    params=TokenSamplingParams(seed=0, max_tokens=1, temperature=0.0),
+)
+"""A request that any working engine can compute."""
 
 
 class EngineCore:
@@ -36,12 +54,13 @@ class EngineCore:
 
     Args:
         config: what was asked for.
+        board: where it writes down whose tokens are in a step; None where nobody reads it.
 
     Raises:
         ConfigError: the model cannot be loaded, or a setting is out of range.
     """
 
-    def __init__(self, config: EngineConfig) -> None:
+    def __init__(self, config: EngineConfig, board: StepBoard | None = None) -> None:
         started_s = time.monotonic()
         if config.num_threads is not None:
             torch.set_num_threads(config.num_threads)
@@ -86,6 +105,9 @@ class EngineCore:
             device=self.device,
         )
         self._sampler = Sampler(self.model_config.vocab_size, self.device)
+        self._board = board or StepBoard(self.plan.max_num_seqs)
+        self._board.close_file()
+        self._failures: list[TokenDelta] = []
         self.info = self._info(self.plan, block_bytes, time.monotonic() - started_s)
 
     def _info(self, sizes: EnginePlan, block_bytes: int, load_seconds: float) -> EngineInfo:
@@ -105,56 +127,108 @@ class EngineCore:
     @property
     def has_work(self) -> bool:
         """Whether a step would do anything."""
-        return self.scheduler.has_work
+        return self.scheduler.has_work or bool(self._failures)
 
     @property
     def is_blocked(self) -> bool:
         """Whether all there is waits for `grammars`, so that a step would do nothing yet."""
-        return self.scheduler.is_blocked
+        return self.scheduler.is_blocked and not self._failures
 
     def apply(self, commands: Commands) -> None:
-        """Do what the client asked for, before the next step."""
+        """Do what the client asked for, before the next step; who cannot be taken in ends in it."""
+        for replay in commands.replays:
+            self._admit(replay.request, partial(self.scheduler.resume, replay))
         for request in commands.requests:
-            self.scheduler.add(request)
-            if request.params.grammar is not None:
-                self.grammars.compile(request.request_id, request.params.grammar)
+            self._admit(request, partial(self.scheduler.add, request))
         for request_id, choice in commands.aborts:
             self.scheduler.abort(request_id, choice)
         if commands.reset_prefix_cache:
             self.scheduler.pool.forget_all()
 
+    def _admit(self, request: EngineRequest, queue: Callable[[], None]) -> None:
+        self._board.enter([request.request_id])
+        try:
+            queue()
+            if request.params.grammar is not None:
+                self.grammars.compile(request.request_id, request.params.grammar)
+        except Exception as error:  # noqa: BLE001 - whatever it is, it is about this request
+            traceback.print_exc()
+            self._failures += failures(request, _describe(error), range(request.n))
+        self._board.leave()
+
     @torch.inference_mode()
     def step(self) -> StepOutputs:
         """Run one step of everything that fits into it.
 
+        A step that fails is taken apart: each of its sequences runs alone once, and the one that
+        fails alone ends with an error.
+
         Returns:
             The new tokens of every sequence that has any.
+
+        Raises:
+            Exception: the engine itself has failed, and no request can be blamed for it.
         """
-        failed = self._take_grammars()
+        deltas, self._failures = self._failures, []
+        deltas += self._take_grammars()
         batch = self.scheduler.schedule()
-        if not batch.sequences:
-            return StepOutputs(failed, self.scheduler.stats())
+        if batch.sequences:
+            request_ids = [sequence.request.request_id for sequence in batch.sequences]
+            self._board.enter(request_ids, sum(batch.num_scheduled_tokens))
+            try:
+                sampled = self._compute(batch)
+            except Exception as error:  # noqa: BLE001 - sorted out below
+                traceback.print_exc()
+                deltas += self._isolate(batch, error)
+            else:
+                deltas += self.scheduler.update(batch, sampled)
+            self._board.leave()
+        return StepOutputs(deltas, self.scheduler.stats())
+
+    def _isolate(self, batch: ScheduledBatch, error: Exception) -> list[TokenDelta]:
+        """Find out whose fault it is that a step failed."""
+        if len(batch.sequences) > 1:
+            self.scheduler.quarantine(batch)
+            return []
+        deltas = self.scheduler.fail(batch.sequences[0].request.request_id, _describe(error))
+        self._probe()
+        return deltas
+
+    def _probe(self) -> None:
+        """Compute something simple.
+
+        Raises:
+            Exception: not even that works: it is the engine, not the request.
+        """
+        sequence = Sequence.start(_PROBE, 0, 0.0)
+        # There is a free block: the sequence that failed has just left one.
+        sequence.block_ids = self.scheduler.pool.allocate(1)
+        try:
+            self._compute(ScheduledBatch([sequence], [1]))
+        finally:
+            self.scheduler.pool.release(sequence.block_ids)
+
+    def _compute(self, batch: ScheduledBatch) -> list[SampledToken]:
+        """Run the model and the sampler; the scheduler has not been told anything yet."""
         if batch.block_copies:
             self.kv_cache.copy_blocks(batch.block_copies)
         forward = self._builder.build(batch)
         hidden = self.model(forward, self.kv_cache)
         rows = _rows(batch)
         self._report_prompts(hidden, batch)
-        sampled = []
-        if rows:
-            logits = self.model.compute_logits(_sampled_hidden(hidden, forward))
-            sampled = self._sampler.sample(logits, rows)
-        deltas = self.scheduler.update(batch, sampled)
-        return StepOutputs(failed + deltas, self.scheduler.stats())
+        if not rows:
+            return []
+        logits = self.model.compute_logits(_sampled_hidden(hidden, forward))
+        return self._sampler.sample(logits, rows)
 
     def _take_grammars(self) -> list[TokenDelta]:
         """Let the requests run whose grammars are compiled; end those that have none."""
-        failed = []
+        failed: list[TokenDelta] = []
         for compiled in self.grammars.take():
             if compiled.matcher is not None:
                 self.scheduler.release(compiled.request_id, compiled.matcher)
-            elif delta := self.scheduler.fail(compiled.request_id, compiled.error or ""):
-                failed.append(delta)
+            else:
+                failed += self.scheduler.fail(compiled.request_id, compiled.error or "")
         return failed
 
     def _report_prompts(self, hidden: torch.Tensor, batch: ScheduledBatch) -> None:
@@ -206,6 +280,10 @@ class EngineCore:
                 ids = [token_id for token_id in table[index] if token_id >= 0]
                 values = row[torch.tensor(ids, dtype=torch.int64, device=row.device)]
                 sequence.prompt_token_id_logprobs.append(values.tolist())
+
+
+def _describe(error: Exception) -> str:
+    return f"{type(error).__name__}: {error}"
 
 
 def _rows(batch: ScheduledBatch) -> list[Row]:

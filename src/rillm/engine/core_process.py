@@ -1,7 +1,8 @@
-"""The engine core as a process of its own: `python -m rillm.engine.core_process FD`.
+"""The engine core as a process of its own: `python -m rillm.engine.core_process FD BOARD SIZE`.
 
 FD is one end of a socket pair, inherited from the client. The process ends when the other end
-does, however that came about, so no core outlives its client.
+does, however that came about, so no core outlives its client. BOARD is the file of a `StepBoard`
+for SIZE requests.
 """
 
 from __future__ import annotations
@@ -14,29 +15,35 @@ import traceback
 
 from rillm.engine.core import EngineCore
 from rillm.engine.messages import Commands, Failed, FromCore, Ready, Start, StepOutputs, ToCore
+from rillm.engine.step_board import StepBoard
 from rillm.engine.transport import FrameSocket, core_end
 from rillm.errors import ConfigError
 
 
-def serve(sock: socket.socket) -> None:
+def serve(sock: socket.socket, board: StepBoard) -> bool:
     """Run an engine core for the client at the other end until the client goes away.
 
     Args:
         sock: connected stream socket; closed at the end.
+        board: where the core says what it is working on.
+
+    Returns:
+        Whether the client has left; otherwise the core has failed, and has said why.
     """
     link = core_end(sock)
     try:
-        core = _start(link)
+        core = _start(link, board)
         if core is not None:
             _loop(link, core)
     except (EOFError, OSError):
         # The client is gone: there is nobody left to tell.
-        pass
+        return True
     finally:
         link.close()
+    return False
 
 
-def _start(link: FrameSocket[FromCore, ToCore]) -> EngineCore | None:
+def _start(link: FrameSocket[FromCore, ToCore], board: StepBoard) -> EngineCore | None:
     """Load what the client's first frame asks for; None when that fails."""
     commands: list[ToCore] = []
     while not commands:
@@ -46,7 +53,7 @@ def _start(link: FrameSocket[FromCore, ToCore]) -> EngineCore | None:
     if not isinstance(start, Start):
         raise TypeError(f"the first frame is a {type(start).__name__}, must be a Start")
     try:
-        core = EngineCore(start.config)
+        core = EngineCore(start.config, board)
     except ConfigError as error:
         _send_all(link, Failed(str(error), is_config_error=True))
         return None
@@ -100,7 +107,9 @@ def main() -> None:
     """Entry point of the process."""
     # Ctrl-C goes to the whole terminal group; the client decides what it means.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    serve(socket.socket(fileno=int(sys.argv[1])))
+    fd, board, size = map(int, sys.argv[1:])
+    if not serve(socket.socket(fileno=fd), StepBoard(size, board)):
+        sys.exit(1)
 
 
 if __name__ == "__main__":

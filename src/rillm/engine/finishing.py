@@ -1,10 +1,17 @@
-"""How a sequence ends: the one place that decides it."""
+"""How a choice ends: the one place that decides it, and what is said when it cannot go on."""
 
 from __future__ import annotations
 
-from rillm.engine.messages import FinishReason
+from collections.abc import Iterable
+
+from rillm.engine.messages import EngineRequest, FinishReason, TokenDelta
 from rillm.engine.repetition import ends_in_repetition
 from rillm.engine.sequence import Sequence
+
+
+def failures(request: EngineRequest, error: str, choices: Iterable[int]) -> list[TokenDelta]:
+    """The ends of choices of a request that cannot go on."""
+    return [TokenDelta(request.request_id, each, [], "error", error=error) for each in choices]
 
 
 def finish_reason(sequence: Sequence, token_id: int) -> FinishReason | None:

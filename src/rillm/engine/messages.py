@@ -69,15 +69,6 @@ class EngineRequest(msgspec.Struct, array_like=True, frozen=True, kw_only=True):
     """Report the mean hidden state of the prompt; needs `read_prefix_cache` to be False."""
 
 
-class Commands(msgspec.Struct, array_like=True, tag="commands"):
-    """What the client has to say before the next step."""
-
-    requests: list[EngineRequest] = []
-    aborts: list[tuple[int, int | None]] = []
-    """(request id, choice), None for all choices. Unknown ones may have finished meanwhile."""
-    reset_prefix_cache: bool = False
-
-
 class Start(msgspec.Struct, array_like=True, tag="start"):
     """First frame to the core."""
 
@@ -102,6 +93,29 @@ class RequestTimes(msgspec.Struct, array_like=True):
     first_token: float
     last_token: float
     num_preemptions: int
+
+
+class Replay(msgspec.Struct, array_like=True, frozen=True, kw_only=True):
+    """A request that another core has begun, and how far it came."""
+
+    request: EngineRequest
+    outputs: dict[int, list[int]]
+    """Tokens delivered of each choice that is still open."""
+    times: RequestTimes | None = None
+    """Of the first token, once there was one."""
+    suspects: list[int] = []
+    """Choices to be run alone until they have got a token."""
+
+
+class Commands(msgspec.Struct, array_like=True, tag="commands"):
+    """What the client has to say before the next step."""
+
+    requests: list[EngineRequest] = []
+    aborts: list[tuple[int, int | None]] = []
+    """(request id, choice), None for all choices. Unknown ones may have finished meanwhile."""
+    reset_prefix_cache: bool = False
+    replays: list[Replay] = []
+    """Older than `requests`, in order of arrival."""
 
 
 class PromptInfo(msgspec.Struct, array_like=True):

@@ -13,7 +13,7 @@ from rillm.engine.filters import apply_min_p, apply_top_k_top_p, draw, most_prob
 from rillm.engine.logprobs import chosen_logprobs, top_logprobs
 from rillm.engine.messages import TokenLogprobs
 from rillm.engine.sampling_batch import Row, SamplingBatch
-from rillm.engine.scheduler import SampledToken
+from rillm.engine.scheduled_batch import SampledToken
 from rillm.engine.token_masks import TokenMasks
 
 

@@ -5,6 +5,9 @@ decodes first, then running prefill chunks, then waiting sequences, so that a lo
 stalls a reader. When blocks run out, the last running sequence is preempted: its blocks are
 released and it starts over from the prefix cache when there is room; its reader sees a pause.
 
+A sequence under suspicion runs in steps of its own until it has got a token: should it fail, or
+take the process with it, nobody else is there.
+
 Source: continuous batching, Yu et al. 2022 (Orca, OSDI); chunked prefill with piggybacked
 decodes, Agrawal et al. 2023 (arXiv:2308.16369).
 """
@@ -14,43 +17,21 @@ from __future__ import annotations
 import time
 from bisect import insort
 from collections.abc import Callable
-from dataclasses import dataclass, field
 from operator import attrgetter
 
 from rillm.engine.block_pool import BlockPool, block_hash
-from rillm.engine.finishing import failure, finish_reason
+from rillm.engine.finishing import failure, failures, finish_reason
 from rillm.engine.grammars import Matcher
 from rillm.engine.messages import (
     EngineRequest,
-    PromptInfo,
-    RequestTimes,
+    Replay,
     StepStats,
     TokenDelta,
-    TokenLogprobs,
 )
+from rillm.engine.scheduled_batch import SampledToken, ScheduledBatch
 from rillm.engine.sequence import Sequence
 
 _by_order = attrgetter("order")
-
-
-@dataclass(slots=True)
-class ScheduledBatch:
-    """Sequences of one step, decodes first."""
-
-    sequences: list[Sequence] = field(default_factory=list)
-    num_scheduled_tokens: list[int] = field(default_factory=list)
-    num_decodes: int = 0
-    """Leading sequences with exactly one scheduled token."""
-    block_copies: list[tuple[int, int]] = field(default_factory=list)
-    """(from, to) block ids to copy before the forward pass: copy on write."""
-
-
-@dataclass(slots=True)
-class SampledToken:
-    """What the sampler drew for one sequence; token id -1 where there was none to draw."""
-
-    token_id: int
-    logprobs: TokenLogprobs | None = None
 
 
 class Scheduler:
@@ -83,8 +64,9 @@ class Scheduler:
         self._clock = clock
         self._waiting: list[Sequence] = []
         self._running: list[Sequence] = []
-        self._held: dict[int, Sequence] = {}
+        self._held: dict[int, list[Sequence]] = {}
         self._live: dict[int, list[Sequence]] = {}
+        self._suspects: list[Sequence] = []
         self._num_reserved = 0
         self._num_arrivals = 0
         self._num_preemptions = 0
@@ -103,38 +85,53 @@ class Scheduler:
         """Counters for the client."""
         return StepStats(
             num_running=len(self._running),
-            num_waiting=len(self._waiting) + len(self._held),
+            num_waiting=len(self._waiting) + sum(map(len, self._held.values())),
             num_free_blocks=self.pool.num_free,
             num_preemptions=self._num_preemptions,
         )
 
     def add(self, request: EngineRequest) -> None:
-        """Queue a request that was validated by the client.
+        """Queue a request that was checked by the client, or hold it until its grammar comes."""
+        self._queue(request, [Sequence.start(request, self._num_arrivals, self._clock())])
 
-        One with a grammar takes its place in the queue when `release` brings that.
-        """
-        sequence = Sequence.start(request, self._num_arrivals, self._clock())
+    def resume(self, replay: Replay) -> None:
+        """Queue what is left of a request that another core has begun."""
+        members = Sequence.resume(replay, self._num_arrivals, self._clock())
+        self._queue(replay.request, members)
+        self._suspect([member for member in members if member.choice in replay.suspects])
+
+    def _queue(self, request: EngineRequest, members: list[Sequence]) -> None:
         self._num_arrivals += 1
-        self._live[request.request_id] = [sequence]
+        self._live[request.request_id] = list(members)
         if request.params.grammar is not None:
-            self._held[request.request_id] = sequence
-        else:
+            self._held[request.request_id] = members
+            return
+        for sequence in members:
             insort(self._waiting, sequence, key=_by_order)
 
     def release(self, request_id: int, matcher: Matcher) -> None:
         """Give a request its compiled grammar; unknown ids are ignored: it was aborted."""
-        sequence = self._held.pop(request_id, None)
-        if sequence is not None:
-            sequence.matcher = matcher
+        for sequence in self._held.pop(request_id, []):
+            sequence.follow(matcher.fork())
             insort(self._waiting, sequence, key=_by_order)
 
-    def fail(self, request_id: int, error: str) -> TokenDelta | None:
-        """End a request whose grammar cannot be compiled; None if it was aborted."""
-        sequence = self._held.get(request_id)
-        if sequence is None:
-            return None
-        self._retire(sequence)
-        return TokenDelta(request_id, 0, [], finish_reason="error", error=error)
+    def quarantine(self, batch: ScheduledBatch) -> None:
+        """Set the sequences of a step that failed back; from now on each of them runs alone."""
+        for sequence in batch.sequences:
+            self._preempt(sequence)
+        self._suspect(batch.sequences)
+
+    def _suspect(self, sequences: list[Sequence]) -> None:
+        self._suspects += sequences
+        # What has only just begun has gone wrong more often than what has long been running.
+        self._suspects.sort(key=attrgetter("num_output_tokens"))
+
+    def fail(self, request_id: int, error: str) -> list[TokenDelta]:
+        """End all choices of a request with an error; unknown ids are ignored."""
+        members = list(self._live.get(request_id, []))
+        for sequence in members:
+            self._retire(sequence)
+        return [delta for each in members for delta in failures(each.request, error, each.choices)]
 
     def abort(self, request_id: int, choice: int | None = None) -> None:
         """Drop a request, or one of its choices, and free its blocks; unknown ids are ignored.
@@ -154,26 +151,44 @@ class Scheduler:
         Returns:
             The batch; empty when nothing waits or runs.
         """
-        batch = ScheduledBatch()
-        budget = self.max_num_batched_tokens
-        num_preemptions = self._num_preemptions
+        batch, budget = ScheduledBatch(), self.max_num_batched_tokens
+        for suspect in self._suspects:
+            if suspect.request.request_id not in self._held:
+                self._schedule_alone(suspect, batch, budget)
+                return batch
+        before = self._num_preemptions
         for sequence in [s for s in self._running if s.num_uncomputed_tokens == 1]:
             if sequence.block_ids and self._make_room(sequence, 1, batch):
-                self._put(batch, sequence, 1)
+                batch.add(sequence, 1)
                 budget -= 1
         batch.num_decodes = len(batch.sequences)
         for sequence in [s for s in self._running if s.num_uncomputed_tokens > 1]:
             chunk = min(sequence.num_uncomputed_tokens, budget)
             if chunk and sequence.block_ids and self._make_room(sequence, chunk, batch):
-                self._put(batch, sequence, chunk)
+                batch.add(sequence, chunk)
                 budget -= chunk
-        if num_preemptions == self._num_preemptions:
-            self._admit(batch, budget)
+        is_short = before != self._num_preemptions
+        while self._waiting and budget and not is_short:
+            chunk = self._admit(self._waiting[0], batch, budget)
+            budget -= chunk
+            is_short = not chunk
         return batch
 
-    def _put(self, batch: ScheduledBatch, sequence: Sequence, num_tokens: int) -> None:
-        batch.sequences.append(sequence)
-        batch.num_scheduled_tokens.append(num_tokens)
+    def _schedule_alone(self, sequence: Sequence, batch: ScheduledBatch, budget: int) -> None:
+        """Make a step of one sequence, whoever has to give way."""
+        missing = self._num_blocks(len(sequence.token_ids)) - len(sequence.block_ids)
+        others = [other for other in self._running if other is not sequence]
+        # One more than it needs, for a copy on write.
+        while others and self.pool.num_free <= missing:
+            self._preempt(others.pop())
+        if sequence in self._waiting:
+            while not self._admit(sequence, batch, budget):
+                self._preempt(others.pop())
+            return
+        chunk = min(sequence.num_uncomputed_tokens, budget)
+        self._make_room(sequence, chunk, batch)
+        batch.add(sequence, chunk)
+        batch.num_decodes = int(sequence.num_uncomputed_tokens == 1)
 
     def _make_room(self, sequence: Sequence, num_tokens: int, batch: ScheduledBatch) -> bool:
         """Give a running sequence the blocks for its next tokens, preempting later ones."""
@@ -216,31 +231,33 @@ class Scheduler:
         self._num_preemptions += 1
         insort(self._waiting, sequence, key=_by_order)
 
-    def _admit(self, batch: ScheduledBatch, budget: int) -> None:
-        """Start waiting sequences, in order, while budget, rows and blocks last."""
-        while self._waiting and budget:
-            sequence = self._waiting[0]
-            if self._num_reserved + sequence.num_forks > self.max_num_seqs:
-                return
-            cached = self._cached_blocks(sequence)
-            num_cached = len(cached) * self.block_size
-            chunk = min(len(sequence.token_ids) - num_cached, budget)
-            missing = self._num_blocks(num_cached + chunk) - len(cached)
-            if missing > self.pool.num_free - self.pool.num_free_among(cached):
-                return
-            del self._waiting[0]
-            self.pool.hold(cached)
-            sequence.block_ids = cached + self.pool.allocate(missing)
-            sequence.block_table_version += 1
-            sequence.num_computed_tokens = num_cached
-            sequence.num_remembered_blocks = len(cached)
-            if sequence.num_cached_tokens is None:
-                sequence.num_cached_tokens = num_cached
-                sequence.scheduled_s = self._clock()
-            insort(self._running, sequence, key=_by_order)
-            self._num_reserved += sequence.num_forks
-            self._put(batch, sequence, chunk)
-            budget -= chunk
+    def _admit(self, sequence: Sequence, batch: ScheduledBatch, budget: int) -> int:
+        """Start a waiting sequence if there are rows and blocks for it.
+
+        Returns:
+            How much of the budget it takes, 0 if it has to wait.
+        """
+        if self._num_reserved + sequence.num_forks > self.max_num_seqs:
+            return 0
+        cached = self._cached_blocks(sequence)
+        num_cached = len(cached) * self.block_size
+        chunk = min(len(sequence.token_ids) - num_cached, budget)
+        missing = self._num_blocks(num_cached + chunk) - len(cached)
+        if missing > self.pool.num_free - self.pool.num_free_among(cached):
+            return 0
+        self._waiting.remove(sequence)
+        self.pool.hold(cached)
+        sequence.block_ids = cached + self.pool.allocate(missing)
+        sequence.block_table_version += 1
+        sequence.num_computed_tokens = num_cached
+        sequence.num_remembered_blocks = len(cached)
+        if sequence.num_cached_tokens is None:
+            sequence.num_cached_tokens = num_cached
+            sequence.scheduled_s = self._clock()
+        insort(self._running, sequence, key=_by_order)
+        self._num_reserved += sequence.num_forks
+        batch.add(sequence, chunk)
+        return chunk
 
     def _cached_blocks(self, sequence: Sequence) -> list[int]:
         """Find the blocks of the sequence's longest known prefix, short of its last token."""
@@ -297,6 +314,8 @@ class Scheduler:
         """Add a sampled token to its sequence and end the sequence where it ends."""
         params = sequence.request.params
         is_first = sequence.num_output_tokens == 0
+        if sequence in self._suspects:
+            self._suspects.remove(sequence)
         delta = TokenDelta(sequence.request.request_id, sequence.choice, [])
         if token.token_id >= 0:
             sequence.token_ids.append(token.token_id)
@@ -307,13 +326,13 @@ class Scheduler:
                 sequence.matcher.advance(token.token_id)
         if is_first:
             sequence.first_token_s = now_s
-            delta.times = self._times(sequence, now_s)
+            delta.times = sequence.times(now_s)
             if sequence.choice == 0:
-                delta.prompt = self._prompt_info(sequence)
+                delta.prompt = sequence.prompt_info()
         reason = finish_reason(sequence, token.token_id)
         if reason is not None:
             delta.finish_reason = reason
-            delta.times = self._times(sequence, now_s)
+            delta.times = sequence.times(now_s)
             is_stop_token = reason == "stop" and token.token_id in sequence.stop_ids
             if is_stop_token and token.token_id != params.eos_token_id:
                 delta.stop_token_id = token.token_id
@@ -338,35 +357,19 @@ class Scheduler:
         parent.num_forks = 1
         return members
 
-    def _prompt_info(self, sequence: Sequence) -> PromptInfo:
-        params = sequence.request.params
-        return PromptInfo(
-            num_cached_tokens=sequence.num_cached_tokens or 0,
-            logprobs=sequence.prompt_logprobs if params.num_prompt_logprobs is not None else None,
-            token_id_logprobs=sequence.prompt_token_id_logprobs
-            if params.prompt_logprob_token_ids is not None
-            else None,
-            embedding=[each / sequence.num_prompt_tokens for each in sequence.hidden_sum]
-            if sequence.request.pools
-            else None,
-        )
-
-    def _times(self, sequence: Sequence, now_s: float) -> RequestTimes:
-        return RequestTimes(
-            queued=sequence.queued_s,
-            scheduled=sequence.scheduled_s,
-            first_token=sequence.first_token_s,
-            last_token=now_s,
-            num_preemptions=sequence.num_preemptions,
-        )
-
     def _retire(self, sequence: Sequence) -> None:
         """Forget a sequence, wherever it is."""
         if sequence in self._running:
             self._running.remove(sequence)
             self._num_reserved -= sequence.num_forks
-        elif self._held.pop(sequence.request.request_id, None) is None:
+        elif (held := self._held.get(sequence.request.request_id)) is not None:
+            held.remove(sequence)
+            if not held:
+                del self._held[sequence.request.request_id]
+        else:
             self._waiting.remove(sequence)
+        if sequence in self._suspects:
+            self._suspects.remove(sequence)
         self._release_blocks(sequence)
         siblings = self._live[sequence.request.request_id]
         siblings.remove(sequence)

@@ -6,7 +6,13 @@ from dataclasses import dataclass, field
 
 from rillm.engine.block_pool import BlockHash
 from rillm.engine.grammars import Matcher
-from rillm.engine.messages import EngineRequest, TokenLogprobs
+from rillm.engine.messages import (
+    EngineRequest,
+    PromptInfo,
+    Replay,
+    RequestTimes,
+    TokenLogprobs,
+)
 
 
 @dataclass(slots=True, eq=False)
@@ -69,6 +75,11 @@ class Sequence:
         return len(self.token_ids) - self.num_computed_tokens
 
     @property
+    def choices(self) -> range:
+        """The choice, and those that wait for its prefill."""
+        return range(self.choice, self.choice + self.num_forks)
+
+    @property
     def order(self) -> tuple[int, int, int]:
         """Who goes first: priority, then arrival, then choice."""
         return (self.request.priority, self.arrival, self.choice)
@@ -76,9 +87,6 @@ class Sequence:
     @classmethod
     def start(cls, request: EngineRequest, arrival: int, now_s: float) -> Sequence:
         """The sequence that prefills for all choices of a new request."""
-        stop_ids = set(request.params.stop_token_ids)
-        if request.params.eos_token_id is not None:
-            stop_ids.add(request.params.eos_token_id)
         return cls(
             request=request,
             choice=0,
@@ -86,8 +94,30 @@ class Sequence:
             token_ids=list(request.prompt_token_ids),
             queued_s=now_s,
             num_forks=request.n,
-            stop_ids=frozenset(stop_ids),
+            stop_ids=_stop_ids(request),
         )
+
+    @classmethod
+    def resume(cls, replay: Replay, arrival: int, now_s: float) -> list[Sequence]:
+        """The choices that another core has begun; their matchers `follow` what they have."""
+        request, times = replay.request, replay.times
+        if times is None:
+            return [cls.start(request, arrival, now_s)]
+        return [
+            cls(
+                request=request,
+                choice=choice,
+                arrival=arrival,
+                token_ids=request.prompt_token_ids + output,
+                queued_s=times.queued,
+                num_cached_tokens=0,
+                num_preemptions=times.num_preemptions,
+                scheduled_s=times.scheduled,
+                first_token_s=times.first_token,
+                stop_ids=_stop_ids(request),
+            )
+            for choice, output in sorted(replay.outputs.items())
+        ]
 
     def fork(self, choice: int) -> Sequence:
         """Another choice with the same tokens and the same blocks; the caller holds them."""
@@ -106,3 +136,39 @@ class Sequence:
             stop_ids=self.stop_ids,
             matcher=None if self.matcher is None else self.matcher.fork(),
         )
+
+    def follow(self, matcher: Matcher) -> None:
+        """Take a matcher at the beginning of the grammar to where the output is."""
+        self.matcher = matcher
+        for token_id in self.token_ids[self.num_prompt_tokens :]:
+            matcher.advance(token_id)
+
+    def prompt_info(self) -> PromptInfo:
+        """What its prefill has found, for the first delta."""
+        params = self.request.params
+        return PromptInfo(
+            num_cached_tokens=self.num_cached_tokens or 0,
+            logprobs=self.prompt_logprobs if params.num_prompt_logprobs is not None else None,
+            token_id_logprobs=self.prompt_token_id_logprobs
+            if params.prompt_logprob_token_ids is not None
+            else None,
+            embedding=[each / self.num_prompt_tokens for each in self.hidden_sum]
+            if self.request.pools
+            else None,
+        )
+
+    def times(self, now_s: float) -> RequestTimes:
+        """When things happened to it; `now_s` is the time of its newest token."""
+        return RequestTimes(
+            queued=self.queued_s,
+            scheduled=self.scheduled_s,
+            first_token=self.first_token_s,
+            last_token=now_s,
+            num_preemptions=self.num_preemptions,
+        )
+
+
+def _stop_ids(request: EngineRequest) -> frozenset[int]:
+    params = request.params
+    eos = [] if params.eos_token_id is None else [params.eos_token_id]
+    return frozenset(params.stop_token_ids + eos)
