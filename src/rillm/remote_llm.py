@@ -122,6 +122,16 @@ class RemoteLLM:
         return self._is_closed
 
     @property
+    def is_restarting(self) -> bool:
+        """Never: the engines tell their own."""
+        return False
+
+    @property
+    def num_restarts(self) -> int:
+        """None: the engines count their own."""
+        return 0
+
+    @property
     def engine_stats(self) -> StepStats | None:
         """None: the engines tell their own."""
         return None

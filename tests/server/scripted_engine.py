@@ -63,6 +63,8 @@ class ScriptedEngine:
         self.max_logprobs = 20
         self.ready_info: object | None = object()
         self.errored = False
+        self.is_restarting = False
+        self.num_restarts = 0
         self.engine_stats: StepStats | None = None
         self.num_live = 0
         self.arrivals = asyncio.Semaphore(0)

@@ -229,6 +229,7 @@ async def test_gauges_are_the_engines() -> None:
     engine.engine_stats = StepStats(
         num_running=5, num_waiting=2, num_free_blocks=150, num_preemptions=7
     )
+    engine.num_restarts = 3
     running = await scrape(app)
     engine.errored = True
     dead = await scrape(app)
@@ -237,6 +238,7 @@ async def test_gauges_are_the_engines() -> None:
     assert running["rillm:num_requests_waiting"] == 2
     assert running["rillm:kv_cache_usage_perc"] == 0.25
     assert running["rillm:num_preemptions_total"] == 7
+    assert running["rillm:engine_restarts_total"] == 3
     assert dead["rillm:num_requests_running"] == dead["rillm:kv_cache_usage_perc"] == 0
 
 

@@ -228,14 +228,20 @@ async def test_continuous_usage_counts_up_to_the_total() -> None:
 
 
 @pytest.mark.parametrize(
-    ("is_loaded", "errored", "status", "text"),
-    [(True, False, 200, "ok"), (False, False, 503, "loading"), (True, True, 503, "dead")],
+    ("is_loaded", "is_restarting", "errored", "status", "text"),
+    [
+        (True, False, False, 200, "ok"),
+        (False, False, False, 503, "loading"),
+        (True, True, False, 503, "restarting"),
+        (True, False, True, 503, "dead"),
+    ],
 )
 async def test_health_says_what_the_engine_does(
-    is_loaded: bool, errored: bool, status: int, text: str
+    is_loaded: bool, is_restarting: bool, errored: bool, status: int, text: str
 ) -> None:
     engine = ScriptedEngine()
     engine.ready_info = object() if is_loaded else None
+    engine.is_restarting = is_restarting
     engine.errored = errored
 
     answer = await call(engine, "/health", b"", method="GET")

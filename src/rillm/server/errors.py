@@ -16,6 +16,7 @@ from rillm.errors import (
     InvalidRequestError,
     ItemNotFoundError,
     ModelNotFoundError,
+    PoisonedRequestError,
     RequestError,
 )
 from rillm.server.access_log import CLIENT_CLOSED_REQUEST, CURRENT
@@ -42,6 +43,7 @@ _STATUS: tuple[tuple[type[Exception], int, str], ...] = (
 
 _PUBLIC_TEXT: tuple[tuple[type[Exception], str], ...] = (
     (EngineDeadError, "The engine has stopped. Please try again later."),
+    (PoisonedRequestError, "This request stops the engine. It is not tried again."),
     (Exception, "Internal server error"),
 )
 """What a caller is told of a 500: the cause is for the log."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Literal
 
 import msgspec
 from starlette.requests import Request
@@ -27,17 +28,23 @@ class Health:
         self._count_live = count_live
 
     async def get_health(self, _: Request) -> Response:
-        """200 when requests are served at once; 503 while loading and when the engine is dead."""
-        is_ready = self._engine.ready_info is not None
-        status = "dead" if self._engine.errored else "ok" if is_ready else "loading"
+        """200 when requests are served at once; 503 otherwise, with a status that says why."""
+        status = self._status()
         body = msgspec.json.encode({"status": status})
         return Response(body, 200 if status == "ok" else 503, media_type=JSON)
 
     async def get_ready(self, _: Request) -> Response:
         """200 when a request would be served at once; 503 before that, and after a failure."""
-        is_ready = self._engine.ready_info is not None and not self._engine.errored
+        is_ready = self._status() == "ok"
         body = msgspec.json.encode({"ready": is_ready})
         return Response(body, 200 if is_ready else 503, media_type=JSON)
+
+    def _status(self) -> Literal["ok", "loading", "restarting", "dead"]:
+        if self._engine.errored:
+            return "dead"
+        if self._engine.ready_info is None:
+            return "loading"
+        return "restarting" if self._engine.is_restarting else "ok"
 
     async def get_load(self, _: Request) -> Response:
         """How many requests are being answered; probes are not counted."""

@@ -82,6 +82,16 @@ class ObservedEngine:
         return self._engine.errored
 
     @property
+    def is_restarting(self) -> bool:
+        """The engine's."""
+        return self._engine.is_restarting
+
+    @property
+    def num_restarts(self) -> int:
+        """The engine's."""
+        return self._engine.num_restarts
+
+    @property
     def engine_stats(self) -> StepStats | None:
         """The engine's."""
         return self._engine.engine_stats

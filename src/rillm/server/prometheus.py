@@ -167,6 +167,7 @@ class _ServerCollector(Collector):
             ("prefix_cache_queries", "Tokens looked up in the cache.", metrics.prompt_tokens),
             ("prefix_cache_hits", "Tokens found in the cache.", metrics.cached_tokens),
             ("num_preemptions", "Sequences set back.", stats.num_preemptions if stats else 0),
+            ("engine_restarts", "Times the engine was started again.", self._engine.num_restarts),
         ):
             family = CounterMetricFamily(prefix + name, text, labels=_LABELS)
             family.add_metric(self._labels, value)

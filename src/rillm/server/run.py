@@ -23,7 +23,7 @@ from starlette.types import ASGIApp
 from rillm import __version__
 from rillm.async_llm import AsyncLLM
 from rillm.engine_args import AsyncEngineArgs, RemoteEngineArgs
-from rillm.errors import ConfigError, RillmError
+from rillm.errors import ConfigError, EngineDeadError, RillmError
 from rillm.output_formats import choose_formats
 from rillm.remote_llm import RemoteLLM
 from rillm.server.access_log import logger as request_logger
@@ -81,7 +81,7 @@ def run_server(config: ServerConfig, engine_args: AsyncEngineArgs) -> None:
 
     Raises:
         ConfigError: the address or the certificate cannot be used, or the model cannot be loaded.
-        EngineDeadError: the engine died while it loaded.
+        EngineDeadError: the engine died while it loaded, or for good; streams have got their error.
         SystemExit: a signal came; running requests have ended.
     """
     if config.tokens_only:
@@ -259,6 +259,14 @@ class _Server(uvicorn.Server):
         self._engine = engine
         self._config = config
         self._describe = describe
+        self.has_lost_engine = False
+
+    async def on_tick(self, counter: int) -> bool:
+        """Also stop when the engine has died for good: who started this program can start anew."""
+        if self._engine.errored and not self.should_exit:
+            self.has_lost_engine = True
+            return True
+        return await super().on_tick(counter)
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
         """Let running requests end, for a while."""
@@ -304,3 +312,5 @@ async def _serve(server: _Server, listener: socket.socket) -> None:
         loading.cancel()
     if not loading.cancelled() and (error := loading.result()) is not None:
         raise error
+    if server.has_lost_engine:
+        raise EngineDeadError("the engine has stopped for good")

@@ -53,5 +53,13 @@ class ServingEngine(GenerationClient, Protocol):
         """Whether the engine has stopped and serves nothing any more."""
 
     @property
+    def is_restarting(self) -> bool:
+        """Whether the engine has died and is being started again; requests wait meanwhile."""
+
+    @property
+    def num_restarts(self) -> int:
+        """Times that the engine was started again."""
+
+    @property
     def engine_stats(self) -> StepStats | None:
         """Counters of the engine after its newest step; None where it tells none."""
