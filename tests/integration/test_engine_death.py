@@ -59,7 +59,7 @@ def cores() -> list[psutil.Process]:
     found = []
     for child in psutil.Process().children():
         try:
-            if "--multiprocessing-fork" not in child.cmdline() and "-m" in child.cmdline():
+            if {CORE_MODULE, "poisoned_core"}.intersection(child.cmdline()):
                 found.append(child)
         except (psutil.NoSuchProcess, psutil.ZombieProcess):
             continue
