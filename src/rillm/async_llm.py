@@ -252,6 +252,14 @@ class AsyncLLM:
             return self.tokenizer.markers
         return read_markers(self.args.tokenizer_directory(self.directory))
 
+    async def check_constraint(self, sampling_params: SamplingParams) -> None:
+        """Refuse what no output can be constrained to, as `generate` would.
+
+        Raises:
+            InvalidRequestError: `structured_outputs` cannot be used; `param` names its field.
+        """
+        await self._grammars.check(sampling_params)
+
     async def open_stream(
         self,
         prompt: PromptType,

@@ -208,6 +208,14 @@ class RemoteLLM:
         self.shutdown()
         await self._client.aclose()
 
+    async def check_constraint(self, sampling_params: SamplingParams) -> None:
+        """Refuse what no output can be constrained to, as `generate` would.
+
+        Raises:
+            InvalidRequestError: `structured_outputs` cannot be used; `param` names its field.
+        """
+        await self._grammars.check(sampling_params)
+
     async def open_stream(
         self,
         prompt: PromptType,

@@ -113,10 +113,6 @@ SHARED: list[Row] = [
         "response_format.json_schema.schema",
     ),
     (
-        {"response_format": _schema_format({"type": "text"})},
-        "response_format.json_schema.schema",
-    ),
-    (
         {
             "response_format": {"type": "json_object"},
             "structured_outputs": {"regex": "a"},
@@ -125,7 +121,6 @@ SHARED: list[Row] = [
     ),
     ({"structured_outputs": {}}, "structured_outputs"),
     ({"structured_outputs": {"regex": "a", "choice": ["a"]}}, "structured_outputs"),
-    ({"structured_outputs": {"regex": "("}}, "structured_outputs.regex"),
     ({"structured_outputs": {"structural_tag": {}}}, "structured_outputs.structural_tag"),
     ({"structured_outputs": {"structural_tag": "{}"}}, "structured_outputs.structural_tag"),
     ({"stream_options": {}, "stream": False}, "stream_options"),

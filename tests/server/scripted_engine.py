@@ -74,6 +74,9 @@ class ScriptedEngine:
     def get_tokenizer(self) -> Tokenizer:
         return BUNDLED_TOKENIZER
 
+    async def check_constraint(self, sampling_params: SamplingParams) -> None:
+        pass
+
     async def abort(self, request_id: str | Iterable[str]) -> None:
         raise NotImplementedError
 

@@ -79,6 +79,7 @@ async def test_errors_are_told_in_order(position: int) -> None:
         (sampling(stop=["x", ""]), "stop"),
         (sampling(stop="x", detokenize=False), "stop"),
         (sampling(structured_outputs={}), "structured_outputs"),
+        (sampling(structured_outputs={"regex": ""}), "structured_outputs.regex"),
         (sampling(guided_decoding={"regex": "a"}), "guided_decoding"),
         (sampling(thinking_token_budget=5), "thinking_token_budget"),
         (sampling(logprobs=-2), "logprobs"),

@@ -20,6 +20,13 @@ def says(role: str, *blocks: Any) -> list[Any]:
     return [{"role": role, "content": list(blocks)}]
 
 
+def _nested(levels: int) -> dict[str, Any]:
+    schema: dict[str, Any] = {}
+    for _ in range(levels):
+        schema = {"items": schema}
+    return schema
+
+
 PROMPT_ROWS: list[tuple[dict[str, Any], str]] = [
     ({"messages": []}, "messages"),
     ({"messages": None}, "messages"),
@@ -77,10 +84,10 @@ PROMPT_ROWS: list[tuple[dict[str, Any], str]] = [
 ROWS: list[tuple[dict[str, Any], str]] = [
     *PROMPT_ROWS,
     (
-        {"output_config": {"format": {"type": "json_schema", "schema": {"type": 5}}}},
+        {"output_config": {"format": {"type": "json_schema", "schema": _nested(70)}}},
         "output_config.format",
     ),
-    ({"output_format": {"type": "json_schema", "schema": {"type": 5}}}, "output_config.format"),
+    ({"output_format": {"type": "json_schema", "schema": _nested(70)}}, "output_config.format"),
     ({"max_tokens": None}, "max_tokens"),
     ({"max_tokens": -1}, "max_tokens"),
     ({"max_tokens": 2**63}, "max_tokens"),

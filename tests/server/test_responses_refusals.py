@@ -103,11 +103,8 @@ ROWS: list[Row] = [
     ({"metadata": {"k": "x" * 513}}, "metadata"),
     ({"top_logprobs": 21, "include": ["message.output_text.logprobs"]}, "top_logprobs"),
     ({"top_logprobs": -2, "include": ["message.output_text.logprobs"]}, "top_logprobs"),
-    ({"text": {"format": {"type": "json_object"}}}, "text.format"),
-    (
-        {"text": {"format": {"type": "json_schema", "name": "x", "schema": {"type": "object"}}}},
-        "text.format",
-    ),
+    ({"text": {"format": {"type": "json_schema", "schema": {}}}}, "text.format"),
+    ({"text": {"format": {"type": "json_schema", "name": "x", "schema": [1]}}}, "text.format"),
     ({"text": {"format": {"type": "grammar"}}}, "text.format"),
     ({"tools": [{}]}, "tools[0].type"),
     ({"tools": [{"type": 5}]}, "tools[0].type"),

@@ -18,7 +18,7 @@ import pytest
 from bad_constraints import ROWS
 from openai import OpenAI
 from random_schemas import random_object
-from refusals import CHAT, COMPLETIONS, TOOLS, post
+from refusals import CHAT, COMPLETIONS, HELLO, TOOLS, post
 from running_server import RunningServer
 from scripted_engine import BUNDLED_TOKENIZER
 
@@ -183,6 +183,59 @@ def streamed(server: RunningServer, body: dict[str, Any]) -> str:
     connection.close()
     events = [json.loads(line[6:]) for line in lines if line.startswith(b"data: {")]
     return "".join(event["choices"][0]["text"] for event in events)
+
+
+@pytest.mark.parametrize("is_stream", [True, False])
+@pytest.mark.parametrize(
+    ("path", "fields", "name"),
+    [
+        (
+            CHAT,
+            {
+                "response_format": {
+                    "type": "json_schema",
+                    "json_schema": {"name": "n", "schema": {"type": "text"}},
+                }
+            },
+            "response_format.json_schema.schema",
+        ),
+        (f"{CHAT}/render", {"structured_outputs": {"regex": "("}}, "structured_outputs.regex"),
+        (
+            "/v1/responses",
+            {
+                "messages": None,
+                "input": "a",
+                "text": {
+                    "format": {"type": "json_schema", "name": "n", "schema": {"type": "text"}}
+                },
+            },
+            "text.format",
+        ),
+        (
+            "/v1/messages",
+            {
+                "max_tokens": 5,
+                "model": "bundled",
+                "output_config": {"format": {"type": "json_schema", "schema": {"type": "text"}}},
+            },
+            "output_config.format",
+        ),
+        (
+            GENERATE,
+            {"token_ids": [5], "sampling_params": {"structured_outputs": {"regex": "("}}},
+            "structured_outputs.regex",
+        ),
+    ],
+)
+def test_every_face_names_its_own_field(
+    server: RunningServer, path: str, fields: dict[str, Any], name: str, is_stream: bool
+) -> None:
+    body = {"messages": HELLO, "stream": is_stream} | fields
+
+    status, answer = post(server, path, json.dumps(body).encode())
+
+    assert status == 400
+    assert answer["error"]["message"].startswith(name)
 
 
 def test_tools_that_must_not_be_called_exclude_nothing(client: OpenAI) -> None:

@@ -136,12 +136,17 @@ async def new_chat_call(
     whole = await off_loop(num_bytes, render)
     token_ids = truncated(whole, request, params.max_tokens, engine.max_model_len)
     formats = context.formats
+    params.structured_outputs = constraint
+    # Before anything is made of it, under its own name.
+    await engine.check_constraint(params)
     if formats is not None and tools is not None and has_grammar:
         rules = "" if constraint is None else answer_rules(constraint)
         constrain = functools.partial(constrained, params, token_ids, tools, formats, rules)
         params = await off_loop(num_bytes, constrain)
     elif constraint is not None:
-        params.structured_outputs = after_reasoning(constraint, formats, token_ids)
+        wrap = functools.partial(after_reasoning, constraint, formats, token_ids)
+        params.structured_outputs = await off_loop(num_bytes, wrap)
+    await engine.check_constraint(params)
     generation = Generation(
         prompt_token_ids=token_ids,
         sampling_params=params,

@@ -96,6 +96,7 @@ async def read_completion_call(
     _check_fields(request)
     prompts = _prompts(request.prompt)
     params = _sampling_params(request, context)
+    await context.engine.check_constraint(params)
     encode = functools.partial(_token_ids, request, prompts, context.tokenizer)
     token_ids = await off_loop(len(body), encode)
     length = context.engine.max_model_len

@@ -87,6 +87,7 @@ class Generate:
         request = decode_json(await read_body(http), self._decoder)
         model = self._model.resolve(request.model)
         params = read_sampling_params(request, self._limits())
+        await self._engine.check_constraint(params)
         request_id = request_id_of(http, request)
         context = None
         if request.output_mode == "derender":

@@ -47,6 +47,10 @@ class ObservedEngine:
         """The engine's."""
         return self._engine.get_tokenizer()
 
+    async def check_constraint(self, sampling_params: SamplingParams) -> None:
+        """Refuse what no output can be constrained to, before anything runs."""
+        await self._engine.check_constraint(sampling_params)
+
     async def abort(self, request_id: str | Iterable[str]) -> None:
         """End live requests, as the engine does."""
         await self._engine.abort(request_id)

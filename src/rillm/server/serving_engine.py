@@ -6,6 +6,7 @@ from collections.abc import Iterable
 from typing import Protocol
 
 from rillm.engine.messages import StepStats
+from rillm.sampling_params import SamplingParams
 from rillm.server.sampling import SamplingDefaults
 from rillm.streams import GenerationClient
 from rillm.text.tokenizer import Tokenizer
@@ -24,6 +25,9 @@ class ServingEngine(GenerationClient, Protocol):
 
     def get_tokenizer(self) -> Tokenizer:
         """The model's tokenizer; there at once."""
+
+    async def check_constraint(self, sampling_params: SamplingParams) -> None:
+        """Refuse what no output can be constrained to, before anything runs."""
 
     async def abort(self, request_id: str | Iterable[str]) -> None:
         """End live requests; their streams yield a last output with finish reason `abort`."""
