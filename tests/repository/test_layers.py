@@ -52,6 +52,7 @@ CORE = {
     "engine.sampler",
     "engine.sampling_batch",
     "engine.filters",
+    "engine.finishing",
     "engine.logprobs",
     "engine.scheduled_batch",
     "engine.grammars",
