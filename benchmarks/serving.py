@@ -83,16 +83,16 @@ def request_body(prompt: str, max_tokens: int) -> bytes:
 
 def serve(port: int, interval: float) -> None:
     """Run the server in this process, with the stub as its engine core."""
-    import rillm.engine.client as client
+    import rillm.engine.running_core as running_core
     from rillm.engine_args import AsyncEngineArgs
     from rillm.server.run import ServerConfig, run_server
 
-    def start_stub(theirs) -> subprocess.Popen[bytes]:  # type: ignore[no-untyped-def]
+    def start_stub(theirs, board) -> subprocess.Popen[bytes]:  # type: ignore[no-untyped-def]
+        del board
         command = [sys.executable, str(HERE / "stub_core.py"), str(theirs.fileno()), str(interval)]
-        with theirs:
-            return subprocess.Popen(command, pass_fds=[theirs.fileno()])
+        return subprocess.Popen(command, pass_fds=[theirs.fileno()])
 
-    client._start_process = start_stub
+    running_core._start_process = start_stub
     run_server(ServerConfig(port=port), AsyncEngineArgs())
 
 
