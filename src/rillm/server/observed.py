@@ -22,12 +22,13 @@ from rillm.outputs import RequestOutput
 from rillm.sampling_params import SamplingParams
 from rillm.server.access_log import CURRENT, RequestRecord, log_request, new_record
 from rillm.server.anthropic.errors import speaks_anthropic
+from rillm.server.live_requests import LiveRequests
 from rillm.server.metrics import ServerMetrics
 from rillm.server.options import OPTIONS, HttpOptions
 from rillm.server.paths import is_quiet, route_path
 from rillm.server.sampling import SamplingDefaults
 from rillm.server.serving_engine import ModelFacts, ServingEngine
-from rillm.server.sse import RAW_SEND
+from rillm.server.sse import KEEPER, RAW_SEND, StreamKeeper
 from rillm.streams import Outputs
 from rillm.text.tokenizer import Tokenizer
 
@@ -42,6 +43,8 @@ class ObservedEngine:
     def __init__(self, engine: ServingEngine, metrics: ServerMetrics) -> None:
         self._engine = engine
         self._metrics = metrics
+        self.live = LiveRequests()
+        """What it works on."""
 
     def get_tokenizer(self) -> Tokenizer:
         """The engine's."""
@@ -123,15 +126,24 @@ class ObservedEngine:
             tally.fail(error)
             tally.close()
             raise
-        return ObservedOutputs(outputs, tally)
+        # The name under which the caller knows it, where it came from one.
+        caller_id = request_id if record is None else record.request_id
+        self.live.add(caller_id, request_id)
+
+        def end() -> None:
+            self.live.remove(caller_id, request_id)
+            tally.close()
+
+        return ObservedOutputs(outputs, tally, end)
 
 
 class ObservedOutputs:
     """One request's outputs, counted as they are taken."""
 
-    def __init__(self, outputs: Outputs, tally: _Tally) -> None:
+    def __init__(self, outputs: Outputs, tally: _Tally, end: Callable[[], None]) -> None:
         self._outputs = outputs
         self._tally = tally
+        self._end = end
         self._is_closed = False
 
     @property
@@ -164,7 +176,7 @@ class ObservedOutputs:
         if not self._is_closed:
             self._is_closed = True
             self._outputs.close()
-            self._tally.close()
+            self._end()
 
 
 class _Tally:
@@ -287,11 +299,12 @@ class ObservedApp:
         num_live: requests being answered, probes not counted.
     """
 
-    def __init__(self, metrics: ServerMetrics, options: HttpOptions) -> None:
+    def __init__(self, metrics: ServerMetrics, options: HttpOptions, keeper: StreamKeeper) -> None:
         self.app: ASGIApp | None = None
         self.num_live = 0
         self._metrics = metrics
         self._options = options
+        self._keeper = keeper
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer one request."""
@@ -303,6 +316,7 @@ class ObservedApp:
             scope["root_path"] = self._options.root_path
         scope[OPTIONS] = self._options
         scope[RAW_SEND] = send
+        scope[KEEPER] = self._keeper
         path = route_path(scope)
         record = new_record(scope["method"], path, _header(scope, b"x-request-id"))
         quiet = is_quiet(path)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable, Sequence
-from contextlib import AbstractContextManager, closing, nullcontext
+from contextlib import closing
 from typing import Final, Protocol
 from weakref import WeakKeyDictionary
 
@@ -14,7 +14,6 @@ from rillm.server import sse
 from rillm.server.eager import run_to_pause
 from rillm.server.heartbeat import Heartbeat
 from rillm.streams import ChoiceDelta, EventStream
-
 
 _BATCH_STREAMS: Final = 32
 """Encoded before any is written: half a millisecond of work."""
@@ -44,7 +43,6 @@ class EncodedChunks:
         "_heartbeat",
         "_idle",
         "_raw_send",
-        "_running",
         "_stream",
         "_unwritten",
         "_writes",
@@ -55,7 +53,6 @@ class EncodedChunks:
         self,
         stream: EventStream,
         encoder: ChunkEncoder,
-        running: AbstractContextManager[None] | None = None,
         before_end: Callable[[], Awaitable[None]] | None = None,
     ) -> None:
         """Prepare a stream.
@@ -63,12 +60,10 @@ class EncodedChunks:
         Args:
             stream: not yet started.
             encoder: makes its bytes.
-            running: entered while the stream is read.
             before_end: to be done when all has been generated, before the end is sent.
         """
         self._stream = stream
         self._encoder = encoder
-        self._running = running or nullcontext()
         self._before_end = before_end
         self._idle: asyncio.Future[None] | None = None
         """What the task waits for while there is nothing for it to do."""
@@ -84,7 +79,7 @@ class EncodedChunks:
         self._raw_send = raw_send
         self._heartbeat = heartbeat
         self._writes = _writes_of(asyncio.get_running_loop())
-        with self._running, closing(self._stream):
+        with closing(self._stream):
             await self._stream.start()
             chunk = await self._first()
             await start()
