@@ -8,9 +8,11 @@ of the request, which the context of the running task carries from one to the ot
 from __future__ import annotations
 
 import asyncio
+import functools
 import time
 from bisect import bisect_left
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from itertools import zip_longest
 from typing import Any, Final
 
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
@@ -130,20 +132,18 @@ class ObservedEngine:
         caller_id = request_id if record is None else record.request_id
         self.live.add(caller_id, request_id)
 
-        def end() -> None:
-            self.live.remove(caller_id, request_id)
-            tally.close()
-
-        return ObservedOutputs(outputs, tally, end)
+        return ObservedOutputs(
+            outputs, tally, release=functools.partial(self.live.remove, caller_id, request_id)
+        )
 
 
 class ObservedOutputs:
     """One request's outputs, counted as they are taken."""
 
-    def __init__(self, outputs: Outputs, tally: _Tally, end: Callable[[], None]) -> None:
+    def __init__(self, outputs: Outputs, tally: _Tally, release: Callable[[], None]) -> None:
         self._outputs = outputs
         self._tally = tally
-        self._end = end
+        self._release = release
         self._is_closed = False
 
     @property
@@ -171,12 +171,13 @@ class ObservedOutputs:
             self._tally.add(output)
         return output
 
-    def close(self) -> None:
-        """Close the engine's; the request counts as ended."""
+    def close(self, reasons: Sequence[str | None] = ()) -> None:
+        """Close the engine's; the request counts as ended, for these reasons."""
         if not self._is_closed:
             self._is_closed = True
-            self._outputs.close()
-            self._end()
+            self._outputs.close(reasons)
+            self._release()
+            self._tally.close(reasons)
 
 
 class _Tally:
@@ -257,13 +258,18 @@ class _Tally:
         if self._record is not None and self._record.first_token is None:
             self._record.first_token = first_token
 
-    def close(self) -> None:
-        """Count the request as ended; choices that are still open end with abort, or the error."""
+    def close(self, told: Sequence[str | None] = ()) -> None:
+        """Count the request as ended; choices that are still open end with abort, or the error.
+
+        Args:
+            told: the finish reason of each choice as its reader was told.
+        """
         self._metrics.num_open -= 1
         if self._is_refused:
             return
         output, record = self._last_output, self._record
-        reasons = [reason or self._open_reason for reason in self._reasons]
+        known = [reason or engines for reason, engines in zip_longest(told, self._reasons)]
+        reasons = [reason or self._open_reason for reason in known]
         self._metrics.finish_reasons.update(reasons)
         if record is not None:
             record.finish_reasons += reasons
