@@ -7,6 +7,7 @@ RillmError
 │   ├── ModelNotFoundError       no such model                    404
 │   └── ItemNotFoundError        no such response or item         404
 ├── CapacityError            try again later                  HTTP 503
+│   └── ShuttingDownError        elsewhere, or after a restart    503
 ├── EngineError              our fault                        HTTP 500
 │   ├── EngineGenerateError      one request failed               500
 │   │   └── PoisonedRequestError     it stops the engine              500
@@ -54,6 +55,10 @@ class ItemNotFoundError(RequestError):
 
 class CapacityError(RillmError):
     """No room at present: the same request may succeed later."""
+
+
+class ShuttingDownError(CapacityError):
+    """The server is about to stop."""
 
 
 class EngineError(RillmError):

@@ -18,7 +18,8 @@ class ListenConfig(HttpOptions):
     port: int = 8000
     """TCP port; 0 picks a free one."""
     shutdown_timeout: int = 10
-    """Seconds that running requests get after SIGINT or SIGTERM before they end with an error."""
+    """Seconds that running requests get after SIGINT or SIGTERM before they end with an error; a
+    second signal ends them at once."""
     ssl_certfile: str | None = None
     """File with the certificate, and what it is signed with, to be served over TLS."""
     ssl_keyfile: str | None = None

@@ -18,6 +18,7 @@ from rillm.errors import (
     ModelNotFoundError,
     PoisonedRequestError,
     RequestError,
+    ShuttingDownError,
 )
 from rillm.server.access_log import CLIENT_CLOSED_REQUEST, CURRENT
 from rillm.server.anthropic.errors import anthropic_error, speaks_anthropic
@@ -96,6 +97,9 @@ def error_response(request: Request, error: Exception) -> Response:
     headers = dict(error.headers or {}) if isinstance(error, HTTPException) else {}
     if isinstance(error, CapacityError):
         headers["Retry-After"] = RETRY_AFTER_S
+    if isinstance(error, ShuttingDownError):
+        # Whoever comes again by the same connection would meet the same server.
+        headers["Connection"] = "close"
     shown: msgspec.Struct = body
     if speaks_anthropic(request.scope):
         shown = anthropic_error(body.error.code, body.error.message)

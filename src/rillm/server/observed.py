@@ -16,12 +16,13 @@ from typing import Any, Final
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from rillm.engine.messages import StepStats
-from rillm.errors import CapacityError, RequestError
+from rillm.errors import CapacityError, RequestError, RillmError
 from rillm.input_processor import TokensPrompt
 from rillm.outputs import RequestOutput
 from rillm.sampling_params import SamplingParams
 from rillm.server.access_log import CURRENT, RequestRecord, log_request, new_record
 from rillm.server.anthropic.errors import speaks_anthropic
+from rillm.server.live import LiveRequests
 from rillm.server.metrics import ServerMetrics
 from rillm.server.options import OPTIONS, HttpOptions
 from rillm.server.paths import is_quiet, route_path
@@ -37,11 +38,12 @@ _now = time.monotonic
 
 
 class ObservedEngine:
-    """An engine whose requests are counted."""
+    """An engine whose requests are counted, and taken as long as the server is to go on."""
 
-    def __init__(self, engine: ServingEngine, metrics: ServerMetrics) -> None:
+    def __init__(self, engine: ServingEngine, metrics: ServerMetrics, live: LiveRequests) -> None:
         self._engine = engine
         self._metrics = metrics
+        self._live = live
 
     def get_tokenizer(self) -> Tokenizer:
         """The engine's."""
@@ -109,30 +111,41 @@ class ObservedEngine:
         priority: int = 0,
         stand_ins: Mapping[int, str] | None = None,
     ) -> ObservedOutputs:
-        """Submit one request, as the engine does."""
+        """Submit one request, as the engine does.
+
+        Raises:
+            ShuttingDownError: the server is about to stop.
+            RillmError: as the engine.
+        """
         record = CURRENT.get()
         tally = _Tally(self._metrics, sampling_params, record)
-        if record is not None:
-            # A loaded engine takes or refuses a request before it first waits for anything.
-            record.is_admitted = self._engine.ready_info is not None
         try:
+            self._live.check()
+            if record is not None:
+                # A loaded engine takes or refuses a request before it first waits for anything.
+                record.is_admitted = self._engine.ready_info is not None
             outputs = await self._engine.open_stream(
                 prompt, sampling_params, request_id, priority=priority, stand_ins=stand_ins
             )
         except BaseException as error:
             tally.fail(error)
             tally.close()
+            if isinstance(error, RillmError) and self._live.end_error is not None:
+                raise self._live.end_error from error
             raise
-        return ObservedOutputs(outputs, tally)
+        return ObservedOutputs(outputs, tally, self._live)
 
 
 class ObservedOutputs:
     """One request's outputs, counted as they are taken."""
 
-    def __init__(self, outputs: Outputs, tally: _Tally) -> None:
+    def __init__(self, outputs: Outputs, tally: _Tally, live: LiveRequests) -> None:
         self._outputs = outputs
         self._tally = tally
+        self._live = live
+        self._error: RillmError | None = None
         self._is_closed = False
+        live.add(self)
 
     @property
     def on_ready(self) -> Callable[[], None]:
@@ -152,17 +165,28 @@ class ObservedOutputs:
         """What there is to read, or None; as the engine."""
         try:
             output = self._outputs.take()
+            if output is None and self._error is not None:
+                raise self._error
         except Exception as error:
-            self._tally.fail(error)
-            raise
+            # What has been ended may fail on top of it: the engine stops, too.
+            self._tally.fail(self._error or error)
+            if self._error is None:
+                raise
+            raise self._error from None
         if output is not None:
             self._tally.add(output)
         return output
+
+    def fail(self, error: RillmError) -> None:
+        """End with an error, after what there is to read; the first one counts."""
+        self._error = self._error or error
+        self.on_ready()
 
     def close(self) -> None:
         """Close the engine's; the request counts as ended."""
         if not self._is_closed:
             self._is_closed = True
+            self._live.remove(self)
             self._outputs.close()
             self._tally.close()
 
@@ -224,7 +248,7 @@ class _Tally:
 
     def fail(self, error: BaseException) -> None:
         """Take note of how the request ends."""
-        if isinstance(error, RequestError | CapacityError):
+        if isinstance(error, RequestError | CapacityError) and self._last_output is None:
             self._is_refused = True
             self._metrics.rejections += isinstance(error, CapacityError)
         elif isinstance(error, Exception):
@@ -284,12 +308,12 @@ class ObservedApp:
     """The application, every request of which has a record and an id, and is counted.
 
     Attributes:
-        num_live: requests being answered, probes not counted.
+        live: what is being answered.
     """
 
-    def __init__(self, metrics: ServerMetrics, options: HttpOptions) -> None:
+    def __init__(self, metrics: ServerMetrics, live: LiveRequests, options: HttpOptions) -> None:
         self.app: ASGIApp | None = None
-        self.num_live = 0
+        self.live = live
         self._metrics = metrics
         self._options = options
 
@@ -306,7 +330,7 @@ class ObservedApp:
         path = route_path(scope)
         record = new_record(scope["method"], path, _header(scope, b"x-request-id"))
         quiet = is_quiet(path)
-        self.num_live += not quiet
+        self.live.num_answers += not quiet
         token = CURRENT.set(record)
         try:
             await self.app(scope, receive, _with_request_id(send, record, scope))
@@ -315,7 +339,7 @@ class ObservedApp:
             raise
         finally:
             CURRENT.reset(token)
-            self.num_live -= not quiet
+            self.live.num_answers -= not quiet
             if not quiet:
                 self._end(record, scope)
 
