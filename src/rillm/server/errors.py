@@ -21,7 +21,7 @@ from rillm.errors import (
     ShuttingDownError,
 )
 from rillm.server.access_log import CLIENT_CLOSED_REQUEST, CURRENT
-from rillm.server.anthropic.errors import anthropic_error, speaks_anthropic
+from rillm.server.anthropic.errors import anthropic_error, anthropic_status, speaks_anthropic
 
 JSON = "application/json"
 RETRY_AFTER_S = "1"
@@ -100,10 +100,11 @@ def error_response(request: Request, error: Exception) -> Response:
     if isinstance(error, ShuttingDownError):
         # Whoever comes again by the same connection would meet the same server.
         headers["Connection"] = "close"
-    shown: msgspec.Struct = body
+    shown, status = msgspec.json.encode(body), body.error.code
     if speaks_anthropic(request.scope):
-        shown = anthropic_error(body.error.code, body.error.message)
-    return Response(msgspec.json.encode(shown), body.error.code, headers=headers, media_type=JSON)
+        shown = msgspec.json.encode(anthropic_error(status, body.error.message))
+        status = anthropic_status(status)
+    return Response(shown, status, headers=headers, media_type=JSON)
 
 
 HANDLED: tuple[type[Exception], ...] = (
