@@ -1,11 +1,17 @@
-"""How many requests may wait for an engine."""
+"""How many requests may wait for an engine, and whose they are."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from contextvars import ContextVar
+from typing import Final
 
 from rillm.errors import CapacityError, ConfigError
+
+CLIENT: Final[ContextVar[str]] = ContextVar("rillm_client", default="")
+"""Whose requests the running task makes, of those between whom the engine is shared fairly. Any
+name; a face sets it, and has few of them."""
 
 
 class Admission:

@@ -60,6 +60,7 @@ CORE = {
     "engine.token_masks",
     "engine.sequence",
     "engine.block_pool",
+    "engine.waiting",
 }
 NO_TORCH = [
     "rillm",

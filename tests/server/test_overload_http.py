@@ -7,8 +7,10 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Any
 
-from scripted_engine import call_app
+import pytest
+from scripted_engine import ScriptedEngine, call_app, delta, new_app
 
+from rillm.admission import CLIENT
 from rillm.async_llm import AsyncLLM
 from rillm.engine_args import AsyncEngineArgs
 from rillm.server.app import create_app
@@ -35,6 +37,53 @@ async def served(options: HttpOptions | None = None, **settings: Any) -> AsyncIt
         yield create_app(llm, model_names=["m"], model_root="m", options=options)
     finally:
         await llm.aclose()
+
+
+class AskingEngine(ScriptedEngine):
+    """Notes whose requests it gets."""
+
+    def __init__(self) -> None:
+        super().__init__([delta(0, "a")], [delta(0, "", [], "stop")])
+        self.clients: list[str] = []
+
+    async def open_stream(self, *arguments: Any, **options: Any) -> Any:
+        self.clients.append(CLIENT.get())
+        return await super().open_stream(*arguments, **options)
+
+
+@pytest.mark.parametrize("path", BODIES)
+async def test_the_engine_hears_whose_request_it_is_and_not_the_key(path: str) -> None:
+    engine = AskingEngine()
+    app = new_app(engine, HttpOptions(api_key=("secret-a", "secret-b")))
+
+    for key in ("secret-a", "secret-b", "secret-a"):
+        body = BODIES[path] | {"model": "scripted"}
+        answer = await call_app(app, path, body, headers=[("authorization", f"Bearer {key}")])
+        assert answer.status == 200
+
+    first, second, third = engine.clients
+    assert first == third != second
+    assert "secret" not in first + second
+    assert CLIENT.get() == ""
+
+
+async def test_a_response_in_the_background_is_its_callers_too() -> None:
+    engine = AskingEngine()
+    app = new_app(engine, HttpOptions(api_key=("a", "b")))
+    body = {"input": "hello", "background": True}
+
+    await call_app(app, "/v1/responses", body, headers=[("x-api-key", "b")])
+    await engine.arrivals.acquire()
+
+    assert engine.clients == ["key 1"]
+
+
+async def test_without_keys_all_requests_are_one_clients() -> None:
+    engine = AskingEngine()
+
+    await call_app(new_app(engine), "/v1/completions", {"prompt": "a"})
+
+    assert engine.clients == [""]
 
 
 async def test_what_finds_no_room_is_refused_in_the_words_of_its_api() -> None:

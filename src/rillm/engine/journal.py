@@ -178,7 +178,7 @@ class Journal:
 
 
 def _fingerprint(request: EngineRequest) -> bytes:
-    """Name a request by what it asks for; a retry differs in its id, and often in its seed."""
+    """Name a request by what it asks for, whoever does; a retry often has another seed."""
     params = msgspec.structs.replace(request.params, seed=0)
-    same = msgspec.structs.replace(request, request_id=0, params=params)
+    same = msgspec.structs.replace(request, request_id=0, params=params, client="")
     return hashlib.blake2b(msgspec.msgpack.encode(same), digest_size=16).digest()
