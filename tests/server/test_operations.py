@@ -317,6 +317,8 @@ async def test_probes_and_a_log_switched_off_write_nothing(
         ({"root_path": "llm"}, "root_path"),
         ({"root_path": "/llm/"}, "root_path"),
         ({"max_body_bytes": 0}, "max_body_bytes"),
+        ({"max_requests_per_key": -1}, "max_requests_per_key"),
+        ({"tokens_per_minute_per_key": -1}, "tokens_per_minute_per_key"),
         ({"heartbeat_seconds": -1}, "heartbeat_seconds"),
         ({"heartbeat_seconds": float("nan")}, "heartbeat_seconds"),
     ],

@@ -63,7 +63,7 @@ def create_app(
     """
     options = options or HttpOptions()
     metrics = ServerMetrics(engine.max_model_len)
-    live = LiveRequests(metrics)
+    live = LiveRequests(metrics, options)
     outermost = ObservedApp(metrics, live, options)
     engine = ObservedEngine(engine, metrics, live)
     model = ServedModel(model_names, model_root, engine)

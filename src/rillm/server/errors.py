@@ -17,6 +17,7 @@ from rillm.errors import (
     ItemNotFoundError,
     ModelNotFoundError,
     PoisonedRequestError,
+    RateLimitError,
     RequestError,
     ShuttingDownError,
 )
@@ -24,7 +25,6 @@ from rillm.server.access_log import CLIENT_CLOSED_REQUEST, CURRENT
 from rillm.server.anthropic.errors import anthropic_error, anthropic_status, speaks_anthropic
 
 JSON = "application/json"
-RETRY_AFTER_S = "1"
 _MAX_TEXT = 1000
 
 
@@ -37,6 +37,7 @@ _STATUS: tuple[tuple[type[Exception], int, str], ...] = (
     (ModelNotFoundError, 404, "NotFoundError"),
     (ItemNotFoundError, 404, "NotFoundError"),
     (RequestError, 400, "BadRequestError"),
+    (RateLimitError, 429, "RateLimitError"),
     (CapacityError, 503, "ServiceUnavailableError"),
     (ClientDisconnect, CLIENT_CLOSED_REQUEST, "ClientClosedRequest"),
 )
@@ -96,7 +97,7 @@ def error_response(request: Request, error: Exception) -> Response:
         record.error = body.error.type
     headers = dict(error.headers or {}) if isinstance(error, HTTPException) else {}
     if isinstance(error, CapacityError):
-        headers["Retry-After"] = RETRY_AFTER_S
+        headers["Retry-After"] = str(error.retry_after_s)
     if isinstance(error, ShuttingDownError):
         # Whoever comes again by the same connection would meet the same server.
         headers["Connection"] = "close"

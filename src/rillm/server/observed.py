@@ -15,8 +15,9 @@ from typing import Any, Final
 
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from rillm.admission import CLIENT
 from rillm.engine.messages import StepStats
-from rillm.errors import CapacityError, RequestError, RillmError
+from rillm.errors import CapacityError, RateLimitError, RequestError, RillmError
 from rillm.input_processor import TokensPrompt
 from rillm.outputs import RequestOutput
 from rillm.sampling_params import SamplingParams
@@ -115,34 +116,40 @@ class ObservedEngine:
 
         Raises:
             ShuttingDownError: the server is about to stop.
+            RateLimitError: the caller has reached its limit.
             RillmError: as the engine.
         """
-        record = CURRENT.get()
+        record, client = CURRENT.get(), CLIENT.get()
         tally = _Tally(self._metrics, sampling_params, record)
         try:
-            self._live.check()
-            if record is not None:
-                # A loaded engine takes or refuses a request before it first waits for anything.
-                record.is_admitted = self._engine.ready_info is not None
-            outputs = await self._engine.open_stream(
-                prompt, sampling_params, request_id, priority=priority, stand_ins=stand_ins
-            )
+            self._live.enter(client)
+            try:
+                if record is not None:
+                    # A loaded engine takes or refuses a request before it first waits.
+                    record.is_admitted = self._engine.ready_info is not None
+                outputs = await self._engine.open_stream(
+                    prompt, sampling_params, request_id, priority=priority, stand_ins=stand_ins
+                )
+            except BaseException:
+                self._live.leave(client, 0)
+                raise
         except BaseException as error:
             tally.fail(error)
             tally.close()
             if isinstance(error, RillmError) and self._live.end_error is not None:
                 raise self._live.end_error from error
             raise
-        return ObservedOutputs(outputs, tally, self._live)
+        return ObservedOutputs(outputs, tally, self._live, client)
 
 
 class ObservedOutputs:
     """One request's outputs, counted as they are taken."""
 
-    def __init__(self, outputs: Outputs, tally: _Tally, live: LiveRequests) -> None:
+    def __init__(self, outputs: Outputs, tally: _Tally, live: LiveRequests, client: str) -> None:
         self._outputs = outputs
         self._tally = tally
         self._live = live
+        self._client = client
         self._error: RillmError | None = None
         self._is_closed = False
         live.add(self)
@@ -187,6 +194,7 @@ class ObservedOutputs:
         if not self._is_closed:
             self._is_closed = True
             self._live.remove(self)
+            self._live.leave(self._client, self._tally.num_tokens)
             self._outputs.close()
             self._tally.close()
 
@@ -246,11 +254,19 @@ class _Tally:
             self._last_time = time_now
         self._last_output = output
 
+    @property
+    def num_tokens(self) -> int:
+        """Tokens of the prompt, once there was an answer to it, and of the output."""
+        output = self._last_output
+        return sum(self._counts) + (0 if output is None else len(output.prompt_token_ids))
+
     def fail(self, error: BaseException) -> None:
         """Take note of how the request ends."""
         if isinstance(error, RequestError | CapacityError) and self._last_output is None:
             self._is_refused = True
-            self._metrics.rejections += isinstance(error, CapacityError)
+            if isinstance(error, CapacityError):
+                is_own = isinstance(error, RateLimitError)
+                self._metrics.rejections["key_limit" if is_own else "capacity"] += 1
         elif isinstance(error, Exception):
             self._open_reason = "error"
 

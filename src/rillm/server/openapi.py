@@ -354,6 +354,7 @@ def _responses(path: str, operation: Operation, *, is_guarded: bool) -> dict[str
             400: "A field cannot be served; `param` names it.",
             404: "No such model.",
             413: "The body is too large.",
+            429: "The API key has reached its limit.",
             500: "The engine failed.",
             503: "No room at present.",
         }
