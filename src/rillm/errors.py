@@ -9,6 +9,7 @@ RillmError
 ├── CapacityError            try again later                  HTTP 503
 │   ├── RateLimitError           the caller has its share         429
 │   └── ShuttingDownError        elsewhere, or after a restart    503
+├── DeadlineError            the caller's time is over        HTTP 504
 ├── EngineError              our fault                        HTTP 500
 │   ├── EngineGenerateError      one request failed               500
 │   │   └── PoisonedRequestError     it stops the engine              500
@@ -72,6 +73,10 @@ class RateLimitError(CapacityError):
 
 class ShuttingDownError(CapacityError):
     """The server is about to stop."""
+
+
+class DeadlineError(RillmError):
+    """The request was not done in the time that its caller had set."""
 
 
 class EngineError(RillmError):

@@ -14,21 +14,8 @@ from typing import Any
 
 import httpx2
 import pytest
+from faces import BODIES, CHAT, COMPLETIONS, GENERATE, MESSAGES, RESPONSES
 from scripted_engine import ScriptedEngine, call_app, delta, new_app
-
-CHAT = "/v1/chat/completions"
-COMPLETIONS = "/v1/completions"
-MESSAGES = "/v1/messages"
-RESPONSES = "/v1/responses"
-GENERATE = "/inference/v1/generate"
-SAID = [{"role": "user", "content": "hello"}]
-BODIES: dict[str, dict[str, Any]] = {
-    CHAT: {"messages": SAID},
-    COMPLETIONS: {"prompt": "a"},
-    MESSAGES: {"model": "scripted", "messages": SAID, "max_tokens": 5},
-    RESPONSES: {"input": "hello"},
-    GENERATE: {"token_ids": [5], "sampling_params": {}},
-}
 
 
 @pytest.mark.parametrize("is_stream", [False, True])

@@ -7,6 +7,7 @@ import json
 from typing import Any
 
 import pytest
+from faces import BODIES, COMPLETIONS
 from hypothesis import given
 from hypothesis import strategies as st
 from scripted_engine import ScriptedEngine, call_app, delta, new_app
@@ -15,15 +16,6 @@ from rillm.errors import RateLimitError
 from rillm.server.key_limits import KeyLimits
 from rillm.server.options import HttpOptions
 
-COMPLETIONS = "/v1/completions"
-SAID = [{"role": "user", "content": "hello"}]
-BODIES: dict[str, dict[str, Any]] = {
-    "/v1/chat/completions": {"messages": SAID},
-    COMPLETIONS: {"prompt": "a"},
-    "/v1/messages": {"model": "scripted", "messages": SAID, "max_tokens": 5},
-    "/v1/responses": {"input": "hello"},
-    "/inference/v1/generate": {"token_ids": [5], "sampling_params": {}},
-}
 KEYS = ("one", "two")
 
 

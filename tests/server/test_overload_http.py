@@ -3,40 +3,14 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
 from typing import Any
 
 import pytest
+from faces import BODIES, served
 from scripted_engine import ScriptedEngine, call_app, delta, new_app
 
 from rillm.admission import CLIENT
-from rillm.async_llm import AsyncLLM
-from rillm.engine_args import AsyncEngineArgs
-from rillm.server.app import create_app
-from rillm.server.observed import ObservedApp
 from rillm.server.options import HttpOptions
-
-SAID = [{"role": "user", "content": "hello"}]
-BODIES: dict[str, dict[str, Any]] = {
-    "/v1/chat/completions": {"messages": SAID},
-    "/v1/completions": {"prompt": "a"},
-    "/v1/messages": {"model": "m", "messages": SAID, "max_tokens": 5},
-    "/v1/responses": {"input": "hello"},
-    "/inference/v1/generate": {"token_ids": [5], "sampling_params": {}},
-}
-
-
-@asynccontextmanager
-async def served(options: HttpOptions | None = None, **settings: Any) -> AsyncIterator[ObservedApp]:
-    """The bundled model's application."""
-    args = AsyncEngineArgs(kv_cache_memory_bytes=64 * 2**20, num_threads=1, **settings)
-    llm = AsyncLLM.from_engine_args(args)
-    try:
-        await llm.wait_ready()
-        yield create_app(llm, model_names=["m"], model_root="m", options=options)
-    finally:
-        await llm.aclose()
 
 
 class AskingEngine(ScriptedEngine):
@@ -87,7 +61,7 @@ async def test_without_keys_all_requests_are_one_clients() -> None:
 
 
 async def test_what_finds_no_room_is_refused_in_the_words_of_its_api() -> None:
-    async with served(max_num_seqs=1, max_waiting_requests=0) as app:
+    async with served(max_num_seqs=1, max_waiting_requests=0) as (app, _):
         begun, gone = asyncio.Event(), asyncio.Event()
         body = {"prompt": "a", "stream": True, "ignore_eos": True, "max_tokens": 2000}
         busy = asyncio.create_task(

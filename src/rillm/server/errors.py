@@ -11,6 +11,7 @@ from starlette.responses import Response
 
 from rillm.errors import (
     CapacityError,
+    DeadlineError,
     EngineDeadError,
     EngineError,
     InvalidRequestError,
@@ -39,6 +40,7 @@ _STATUS: tuple[tuple[type[Exception], int, str], ...] = (
     (RequestError, 400, "BadRequestError"),
     (RateLimitError, 429, "RateLimitError"),
     (CapacityError, 503, "ServiceUnavailableError"),
+    (DeadlineError, 504, "DeadlineExceededError"),
     (ClientDisconnect, CLIENT_CLOSED_REQUEST, "ClientClosedRequest"),
 )
 """First match wins; what is not listed is our fault: 500."""
@@ -98,6 +100,9 @@ def error_response(request: Request, error: Exception) -> Response:
     headers = dict(error.headers or {}) if isinstance(error, HTTPException) else {}
     if isinstance(error, CapacityError):
         headers["Retry-After"] = str(error.retry_after_s)
+    if isinstance(error, DeadlineError):
+        # OpenAI's and Anthropic's clients ask again after a 504, unless they are told not to.
+        headers["X-Should-Retry"] = "false"
     if isinstance(error, ShuttingDownError):
         # Whoever comes again by the same connection would meet the same server.
         headers["Connection"] = "close"
@@ -111,6 +116,7 @@ def error_response(request: Request, error: Exception) -> Response:
 HANDLED: tuple[type[Exception], ...] = (
     RequestError,
     CapacityError,
+    DeadlineError,
     EngineError,
     ClientDisconnect,
     HTTPException,

@@ -27,6 +27,7 @@ ERROR_TYPES: Final = {
     404: "not_found_error",
     413: "request_too_large",
     429: "rate_limit_error",
+    504: "timeout_error",
     OVERLOADED: "overloaded_error",
 }
 """By HTTP status; others below 500 are the request's fault, the rest ours."""
