@@ -18,6 +18,7 @@ import pytest
 from scripted_engine import ScriptedEngine, call, call_app, delta, new_app
 
 from rillm.errors import CapacityError, ConfigError, EngineGenerateError
+from rillm.server.config import ListenConfig
 from rillm.server.options import HttpOptions
 
 CHAT = "/v1/chat/completions"
@@ -326,6 +327,12 @@ async def test_probes_and_a_log_switched_off_write_nothing(
 def test_options_out_of_range_are_named(fields: Any, message: str) -> None:
     with pytest.raises(ConfigError, match=message):
         HttpOptions(**fields)
+
+
+@pytest.mark.parametrize("seconds", [-1, 0.5, float("nan"), 1e9])
+def test_write_timeout_out_of_range_is_named(seconds: float) -> None:
+    with pytest.raises(ConfigError, match="write_timeout"):
+        ListenConfig(write_timeout=seconds)
 
 
 def test_key_is_not_shown() -> None:

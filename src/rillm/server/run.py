@@ -39,6 +39,12 @@ from rillm.text.tokenizer import Tokenizer
 BACKLOG = 2048
 """Connections the kernel holds for us: a burst of clients must not be refused."""
 
+_SEND_BUFFER_BYTES = 256 * 2**10
+"""What the kernel holds for a slow reader; the rest of a stream waits, merged, in this process."""
+
+_KEEPALIVE_S = 30
+"""Silence after which, and then how often, the kernel asks whether a client is still there."""
+
 _REASONING_FIELDS = {
     "reasoning_content": ("reasoning_content",),
     "reasoning": ("reasoning",),
@@ -204,7 +210,7 @@ def _exit(_signum: int, _frame: FrameType | None) -> None:
 def _listen(config: ListenConfig) -> socket.socket:
     family = socket.AF_INET6 if ":" in config.host else socket.AF_INET
     try:
-        return socket.create_server((config.host, config.port), family=family, backlog=BACKLOG)
+        listener = socket.create_server((config.host, config.port), family=family, backlog=BACKLOG)
     except OSError as error:
         reason = (
             "it is in use: stop what listens there, or choose another port with --port"
@@ -214,6 +220,22 @@ def _listen(config: ListenConfig) -> socket.socket:
         raise ConfigError(f"cannot listen on {config.host} port {config.port}: {reason}") from None
     except OverflowError:
         raise ConfigError(f"port is {config.port}, must be from 0 to 65535") from None
+    _watch_readers(listener, config.write_timeout)
+    return listener
+
+
+def _watch_readers(listener: socket.socket, timeout_s: float) -> None:
+    """Let the kernel see to slow and silent clients: it costs nothing where they are neither.
+
+    Accepted connections have the options of the socket that listens.
+    """
+    listener.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, _SEND_BUFFER_BYTES)
+    if timeout_s and sys.platform == "linux":
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+        for option in (socket.TCP_KEEPIDLE, socket.TCP_KEEPINTVL):
+            listener.setsockopt(socket.IPPROTO_TCP, option, _KEEPALIVE_S)
+        timeout_ms = round(timeout_s * 1000)
+        listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, timeout_ms)
 
 
 def _with_environment(config: FrontendConfig) -> FrontendConfig:
