@@ -40,7 +40,7 @@ PROMPTS = ("Tell me a story about a river.", "What is a rill?", "Hello", "Count 
 _IDLE_S = 30.0
 _PATIENCE_S = 180.0
 """Until something that has to happen counts as never happening."""
-_MEMORY_SLACK = 48 * 2**20
+MEMORY_SLACK = 48 * 2**20
 """Bytes that buffers and caches of a server may still grow by when they are warm."""
 
 Answer = dict[str, Any]
@@ -303,7 +303,7 @@ async def check_idle(server: Server, before: dict[str, int]) -> dict[str, int]:
         over = {
             name: (held[name], value)
             for name, value in before.items()
-            if held[name] > value + (_MEMORY_SLACK if name == "memory" else 0)
+            if held[name] > value + (MEMORY_SLACK if name == "memory" else 0)
         }
         if not over:
             return held

@@ -117,6 +117,8 @@ class SlowOutcome:
     beside_slow: Latencies = field(default_factory=Latencies)
     memory: int = 0
     """Bytes by which the server grew while the slow readers were there."""
+    idle_memory: int = 0
+    """Bytes that the server has when all have gone."""
     output: int = 0
     """Bytes that the slow readers were sent, in all."""
     num_merged: int = 0
@@ -127,7 +129,8 @@ class SlowOutcome:
             f"gaps of normal readers: alone {self.alone}; beside fast ones {self.beside_fast}; "
             f"beside slow ones {self.beside_slow}\n"
             f"{self.memory / 2**20:.1f} MiB more in the server, for {self.output / 2**20:.1f} MiB "
-            f"of output; {self.num_merged} streams were merged; {len(self.wrong)} wrong"
+            f"of output, {self.idle_memory / 2**20:.1f} MiB when all have gone; "
+            f"{self.num_merged} streams were merged; {len(self.wrong)} wrong"
         )
 
 
@@ -147,7 +150,8 @@ async def run_slow(server: Server, num_slow: int = NUM_SLOW) -> SlowOutcome:
             _normal(client, outcome.beside_fast),
         )
         outcome.wrong += _differences(expected, beside)
-        before = await check_idle(server, await server.held())
+        before = await server.held()
+        memory = before.pop("memory")
 
         slow = [SlowReader(server.url, body) for body in bodies]
         reading = asyncio.create_task(_read_slowly(slow[::2]))
@@ -155,7 +159,7 @@ async def run_slow(server: Server, num_slow: int = NUM_SLOW) -> SlowOutcome:
         # Until all of their tokens have been made: what is not read is in the server.
         while (held := await server.held())["used_blocks"]:  # noqa: ASYNC110
             await asyncio.sleep(0.1)
-        outcome.memory = held["memory"] - before["memory"]
+        outcome.memory = held["memory"] - memory
         reading.cancel()
 
         num_read = len(slow) * 3 // 4
@@ -165,6 +169,7 @@ async def run_slow(server: Server, num_slow: int = NUM_SLOW) -> SlowOutcome:
         for reader in slow[num_read:]:
             reader.close()
         await check_idle(server, before)
+        outcome.idle_memory = (await server.held())["memory"]
     return outcome
 
 
@@ -216,6 +221,7 @@ async def wait_for_drop(server: Server, num_streams: int) -> None:
         AssertionError: it holds something.
     """
     before = await server.held()
+    del before["memory"]
     readers = [SlowReader(server.url, wide_body(i)) for i in range(num_streams)]
     # Each has more to read than there is room for, so none is gone before it is seen.
     while (await server.held())["requests"] < num_streams:  # noqa: ASYNC110
