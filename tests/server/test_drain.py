@@ -25,7 +25,7 @@ async def test_new_requests_are_refused_in_the_words_of_their_api(
 ) -> None:
     engine = ScriptedEngine([delta(0, "a")])
     app = new_app(engine)
-    app.live.is_draining = True
+    app.intake.is_draining = True
 
     answer = await call_app(app, path, BODIES[path] | {"stream": is_stream})
 
@@ -41,7 +41,7 @@ async def test_new_requests_are_refused_in_the_words_of_their_api(
 
 async def test_probes_say_that_the_server_drains_and_others_answer() -> None:
     app = new_app(ScriptedEngine())
-    app.live.is_draining = True
+    app.intake.is_draining = True
 
     health = await call_app(app, "/health", b"", method="GET")
     ready = await call_app(app, "/ready", b"", method="GET")
@@ -63,9 +63,9 @@ async def test_what_has_not_ended_ends_with_an_error_of_its_api(path: str) -> No
     await written.wait()
     for _ in range(10):
         await asyncio.sleep(0)
-    assert not app.live.is_idle
+    assert not app.intake.is_idle
 
-    app.live.end()
+    app.intake.end()
     stream, answer = await streaming, await whole
 
     assert (stream.status, stream.is_complete) == (200, True)
@@ -75,7 +75,7 @@ async def test_what_has_not_ended_ends_with_an_error_of_its_api(path: str) -> No
     assert b"shutting down" in events[-1]
     assert b"error" in events[-1]
     assert answer.status == (529 if path == MESSAGES else 503)
-    assert app.live.is_idle
+    assert app.intake.is_idle
     assert engine.num_live == 0
 
 

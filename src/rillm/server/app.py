@@ -20,7 +20,7 @@ from rillm.server.derender import Derender
 from rillm.server.errors import HANDLED, error_response
 from rillm.server.generate import Generate
 from rillm.server.health import Health
-from rillm.server.live import LiveRequests
+from rillm.server.intake import Intake
 from rillm.server.metrics import ServerMetrics
 from rillm.server.models import ServedModel
 from rillm.server.observed import ObservedApp, ObservedEngine
@@ -63,9 +63,9 @@ def create_app(
     """
     options = options or HttpOptions()
     metrics = ServerMetrics(engine.max_model_len)
-    live = LiveRequests(metrics, options)
-    outermost = ObservedApp(metrics, live, options)
-    engine = ObservedEngine(engine, metrics, live)
+    intake = Intake(metrics, options)
+    outermost = ObservedApp(metrics, intake, options)
+    engine = ObservedEngine(engine, metrics, intake)
     model = ServedModel(model_names, model_root, engine)
     generate = Generate(
         engine,
@@ -75,7 +75,7 @@ def create_app(
         reasoning_fields,
         has_prompt_details=has_prompt_details,
     )
-    health = Health(engine, live)
+    health = Health(engine, intake)
     shown = MetricsRoute(metrics, engine, model.names[0], has_aliases=options.metrics_aliases)
     routes = [
         *([] if tokens_only else _text_routes(engine, model, formats, reasoning_fields, options)),

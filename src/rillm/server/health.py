@@ -10,22 +10,22 @@ from starlette.responses import Response
 
 from rillm import __version__
 from rillm.server.errors import JSON
-from rillm.server.live import LiveRequests
+from rillm.server.intake import Intake
 from rillm.server.serving_engine import ServingEngine
 
 
 class Health:
     """The routes, for one engine."""
 
-    def __init__(self, engine: ServingEngine, live: LiveRequests) -> None:
+    def __init__(self, engine: ServingEngine, intake: Intake) -> None:
         """Answer for an engine.
 
         Args:
             engine: the engine.
-            live: what is being answered.
+            intake: what is being answered.
         """
         self._engine = engine
-        self._live = live
+        self._intake = intake
 
     async def get_health(self, _: Request) -> Response:
         """200 when requests are served at once; 503 otherwise, with a status that says why."""
@@ -42,7 +42,7 @@ class Health:
     def _status(self) -> Literal["ok", "loading", "restarting", "draining", "dead"]:
         if self._engine.errored:
             return "dead"
-        if self._live.is_draining:
+        if self._intake.is_draining:
             return "draining"
         if self._engine.ready_info is None:
             return "loading"
@@ -51,7 +51,7 @@ class Health:
     async def get_load(self, _: Request) -> Response:
         """How many requests are being answered; probes are not counted."""
         return Response(
-            msgspec.json.encode({"server_load": self._live.num_answers}), media_type=JSON
+            msgspec.json.encode({"server_load": self._intake.num_answers}), media_type=JSON
         )
 
     async def get_version(self, _: Request) -> Response:

@@ -23,7 +23,7 @@ from rillm.sampling_params import SamplingParams
 from rillm.server.access_log import CURRENT, RequestRecord, log_request, new_record
 from rillm.server.anthropic.errors import speaks_anthropic
 from rillm.server.deadline import TIMEOUT_HEADER, Deadline
-from rillm.server.live import LiveRequests
+from rillm.server.intake import Intake
 from rillm.server.metrics import ServerMetrics
 from rillm.server.options import OPTIONS, HttpOptions
 from rillm.server.paths import is_quiet, route_path
@@ -42,10 +42,10 @@ _now = time.monotonic
 class ObservedEngine:
     """An engine whose requests are counted, and taken as long as the server is to go on."""
 
-    def __init__(self, engine: ServingEngine, metrics: ServerMetrics, live: LiveRequests) -> None:
+    def __init__(self, engine: ServingEngine, metrics: ServerMetrics, intake: Intake) -> None:
         self._engine = engine
         self._metrics = metrics
-        self._live = live
+        self._intake = intake
 
     def get_tokenizer(self) -> Tokenizer:
         """The engine's."""
@@ -125,7 +125,7 @@ class ObservedEngine:
         tally = Tally(self._metrics, sampling_params, record)
         try:
             deadline = Deadline(record)
-            self._live.enter(client)
+            self._intake.enter(client)
             try:
                 if record is not None:
                     # A loaded engine takes or refuses a request before it first waits.
@@ -136,31 +136,31 @@ class ObservedEngine:
                     )
                 )
             except BaseException:
-                self._live.leave(client, 0)
+                self._intake.leave(client, 0)
                 raise
         except BaseException as error:
             tally.fail(error)
             tally.close()
-            if isinstance(error, RillmError) and self._live.end_error is not None:
-                raise self._live.end_error from error
+            if isinstance(error, RillmError) and self._intake.end_error is not None:
+                raise self._intake.end_error from error
             raise
-        return ObservedOutputs(outputs, tally, self._live, client, deadline)
+        return ObservedOutputs(outputs, tally, self._intake, client, deadline)
 
 
 class ObservedOutputs:
     """One request's outputs, counted as they are taken."""
 
     def __init__(
-        self, outputs: Outputs, tally: Tally, live: LiveRequests, client: str, deadline: Deadline
+        self, outputs: Outputs, tally: Tally, intake: Intake, client: str, deadline: Deadline
     ) -> None:
         self._outputs = outputs
         self._tally = tally
-        self._live = live
+        self._intake = intake
         self._client = client
         self._error: RillmError | None = None
         self._is_closed = False
         self._stop_watch = deadline.watch(self.fail)
-        live.add(self)
+        intake.add(self)
 
     @property
     def on_ready(self) -> Callable[[], None]:
@@ -206,8 +206,8 @@ class ObservedOutputs:
         if not self._is_closed:
             self._is_closed = True
             self._stop_watch()
-            self._live.remove(self)
-            self._live.leave(self._client, self._tally.num_tokens)
+            self._intake.remove(self)
+            self._intake.leave(self._client, self._tally.num_tokens)
             self._outputs.close()
             self._tally.close()
 
@@ -216,12 +216,12 @@ class ObservedApp:
     """The application, every request of which has a record and an id, and is counted.
 
     Attributes:
-        live: what is being answered.
+        intake: what is being answered.
     """
 
-    def __init__(self, metrics: ServerMetrics, live: LiveRequests, options: HttpOptions) -> None:
+    def __init__(self, metrics: ServerMetrics, intake: Intake, options: HttpOptions) -> None:
         self.app: ASGIApp | None = None
-        self.live = live
+        self.intake = intake
         self._metrics = metrics
         self._options = options
 
@@ -239,7 +239,7 @@ class ObservedApp:
         record = new_record(scope["method"], path, _header(scope, b"x-request-id"))
         record.timeout = _header(scope, TIMEOUT_HEADER.lower().encode())
         quiet = is_quiet(path)
-        self.live.num_answers += not quiet
+        self.intake.num_answers += not quiet
         token = CURRENT.set(record)
         try:
             await self.app(scope, receive, _with_request_id(send, record, scope))
@@ -248,7 +248,7 @@ class ObservedApp:
             raise
         finally:
             CURRENT.reset(token)
-            self.live.num_answers -= not quiet
+            self.intake.num_answers -= not quiet
             if not quiet:
                 self._end(record, scope)
 

@@ -30,7 +30,7 @@ from rillm.server.access_log import logger as request_logger
 from rillm.server.app import create_app
 from rillm.server.auth import API_KEY_VARIABLE
 from rillm.server.config import FrontendConfig, ListenConfig, ServerConfig
-from rillm.server.live import LiveRequests
+from rillm.server.intake import Intake
 from rillm.server.observed import ObservedApp
 from rillm.server.options import HttpOptions
 from rillm.server.serving_engine import ServingEngine
@@ -164,7 +164,7 @@ def _run(
             server = _Server(
                 _uvicorn_config(app, config),
                 engine,
-                app.live,
+                app.intake,
                 config,
                 lambda: f"serves {names}: {describe(engine)}",
             )
@@ -288,13 +288,13 @@ class _Server(uvicorn.Server):
         self,
         settings: uvicorn.Config,
         engine: RunnableEngine,
-        live: LiveRequests,
+        intake: Intake,
         config: ListenConfig,
         describe: Callable[[], str],
     ) -> None:
         super().__init__(settings)
         self._engine = engine
-        self._live = live
+        self._intake = intake
         self._config = config
         self._describe = describe
         self._num_signals = 0
@@ -316,13 +316,13 @@ class _Server(uvicorn.Server):
 
     def _is_drained(self) -> bool:
         """Let running requests end, for a while."""
-        if not self._live.is_draining:
-            self._live.is_draining = True
+        if not self._intake.is_draining:
+            self._intake.is_draining = True
             self._drained_by = time.monotonic() + self._config.shutdown_timeout
-            if not self._live.is_idle:
+            if not self._intake.is_idle:
                 logger.info("shuts down: requests that run get %d s", self._config.shutdown_timeout)
         return (
-            self._live.is_idle
+            self._intake.is_idle
             or self._engine.errored
             or self._num_signals > 1
             or time.monotonic() >= self._drained_by
@@ -331,7 +331,7 @@ class _Server(uvicorn.Server):
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
         """End what has not ended, send that, and close all connections."""
         if not self.has_lost_engine:
-            self._live.end()
+            self._intake.end()
         closing = asyncio.create_task(self._engine.aclose())
         await super().shutdown(sockets)
         await closing

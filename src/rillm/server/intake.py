@@ -17,7 +17,7 @@ class Endable(Protocol):
         """End with an error, after what there is to read."""
 
 
-class LiveRequests:
+class Intake:
     """Everything that is being answered by one application.
 
     Attributes:
