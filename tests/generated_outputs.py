@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator, Callable
+from collections.abc import AsyncGenerator, Callable, Sequence
 from dataclasses import replace
 
 from rillm.outputs import RequestOutput
@@ -35,7 +35,7 @@ class GeneratedOutputs:
         self._next = self._ask()
         return output
 
-    def close(self) -> None:
+    def close(self, reasons: Sequence[str | None] = ()) -> None:
         if not self._is_closed:
             self._is_closed = True
             self._next.cancel()

@@ -104,7 +104,7 @@ class Choice:
 
     Attributes:
         index: over all prompts of the call.
-        finished: whether nothing follows.
+        finish_reason: as the reader is told; None while something may follow.
         num_tokens: generated so far.
         num_reasoning_tokens: as above, those that were spent on reasoning.
     """
@@ -115,7 +115,7 @@ class Choice:
         "_only_scores",
         "_parser",
         "_stop_strings",
-        "finished",
+        "finish_reason",
         "index",
         "num_reasoning_tokens",
         "num_tokens",
@@ -124,7 +124,7 @@ class Choice:
     def __init__(self, index: int, generation: Generation) -> None:
         self.index = index
         self.num_tokens = self.num_reasoning_tokens = 0
-        self.finished = False
+        self.finish_reason: str | None = None
         self._num_begun = self._num_complete = 0
         self._only_scores = generation.only_scores
         format = generation.format
@@ -139,7 +139,7 @@ class Choice:
         Raises:
             EngineGenerateError: the engine gave the choice up.
         """
-        if self.finished:
+        if self.finish_reason is not None:
             return None
         if self._only_scores:
             output = _without_tokens(output)
@@ -154,7 +154,6 @@ class Choice:
         if output.finish_reason is not None:
             if output.finish_reason == "error":
                 raise EngineGenerateError(f"the engine gave choice {self.index} up")
-            self.finished = True
             self._finish(output.finish_reason, output.stop_reason, events)
         return ChoiceDelta(self.index, events, output.token_ids, output.logprobs)
 
@@ -180,6 +179,7 @@ class Choice:
         self._count_calls(events)
         if reason == "stop" and 0 < self._num_begun == self._num_complete:
             reason = "tool_calls"
+        self.finish_reason = reason
         events.append(Finish(reason, stop_reason))
 
     def _count_calls(self, events: list[StreamEvent]) -> None:

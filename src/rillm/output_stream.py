@@ -8,7 +8,7 @@ output can be passed on to a socket without waking a task.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator, Callable
+from collections.abc import AsyncGenerator, Callable, Sequence
 from typing import Any
 
 from rillm.errors import RillmError
@@ -66,8 +66,12 @@ class OutputStream:
         self._error = self._error or error
         self.wake()
 
-    def close(self) -> None:
-        """Forget the request; aborts it unless it has finished. Idempotent."""
+    def close(self, reasons: Sequence[str | None] = ()) -> None:
+        """Forget the request; aborts it unless it has finished. Idempotent.
+
+        Args:
+            reasons: of no use here; see `rillm.streams.Outputs`.
+        """
         if not self._is_closed:
             self._is_closed = True
             self.on_ready = _nobody

@@ -302,7 +302,12 @@ class RemoteLLM:
 
     async def _ask(self, url: str, body: bytes, stream: RemoteStream) -> None:
         stream.url = url
-        headers = {"Content-Type": "application/json", "X-Request-Id": stream.wire_id}
+        headers = {
+            "Content-Type": "application/json",
+            "X-Request-Id": stream.wire_id,
+            # Leaving is how this end aborts, whatever the engine's default is.
+            "X-On-Disconnect": "abort",
+        }
         async with self._client.stream(
             "POST", url + _GENERATE, content=body, headers=headers
         ) as response:

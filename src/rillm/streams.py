@@ -52,8 +52,13 @@ class Outputs(Protocol):
     def take(self) -> RequestOutput | None:
         """What there is to read, or None; raises what the request failed with."""
 
-    def close(self) -> None:
-        """Forget the request; aborts it unless it has finished."""
+    def close(self, reasons: Sequence[str | None] = ()) -> None:
+        """Forget the request; aborts it unless it has finished.
+
+        Args:
+            reasons: the finish reason of each choice as its reader was told, for who counts them;
+                None where there was none.
+        """
 
 
 class GenerationClient(Protocol):
@@ -198,8 +203,11 @@ class EventStream:
 
     def close(self) -> None:
         """Abort what has not finished. Idempotent."""
-        for outputs in self._outputs:
-            outputs.close()
+        for position, outputs in enumerate(self._outputs):
+            first = self._first_choice[position]
+            num_choices = self._generations[position].sampling_params.n
+            choices = self._choices[first : first + num_choices]
+            outputs.close([choice.finish_reason for choice in choices])
 
     async def deltas(self) -> AsyncGenerator[list[ChoiceDelta], None]:
         """Stream what is new, each time that something is.

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import re
 import signal
 import subprocess
 import sys
@@ -56,17 +55,6 @@ def test_async_streaming_ends_cleanly_on_ctrl_c(tmp_path: Path) -> None:
     assert len(children) == 1
     _, alive = psutil.wait_procs(children, timeout=10)
     assert alive == []
-
-
-def test_python_in_the_readme_runs() -> None:
-    (code,) = re.findall(r"```python\n(.*?)```", (ROOT / "README.md").read_text(), re.DOTALL)
-    environment = os.environ | {"PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
-    result = subprocess.run(
-        [sys.executable, "-c", code], capture_output=True, text=True, env=environment
-    )
-
-    assert (result.returncode, result.stderr) == (0, "")
-    assert len(result.stdout) > 20
 
 
 @pytest.mark.parametrize("name", ["LLM", "AsyncLLM", "SamplingParams", "RequestOutputKind"])

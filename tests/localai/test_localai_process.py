@@ -45,6 +45,22 @@ TOOLS = json.dumps(
         }
     ]
 )
+FORCED_TOOLS = json.dumps(
+    [
+        {
+            "type": "function",
+            "function": {
+                "name": name,
+                "parameters": {
+                    "type": "object",
+                    "properties": {"port": {"enum": ["Brest", "Oslo"]}},
+                    "required": ["port"],
+                },
+            },
+        }
+        for name in ("get_weather", "get_tide")
+    ]
+)
 STORY = (
     "<|im_start|>user\nTell me a story.<|im_end|>\n<|im_start|>assistant\n<think>\n\n</think>\n\n"
 )
@@ -171,6 +187,36 @@ async def test_a_call_comes_apart_from_text(client: Client) -> None:
     assert (whole.content, whole.named_calls()) == (answer.content, answer.named_calls())
     assert "<tool_call>" not in answer.content
     assert len([r for r in replies for d in r.chat_deltas if d.tool_calls]) > 2
+
+
+@pytest.mark.parametrize(
+    ("choice", "names"),
+    [
+        ("required", {"get_weather", "get_tide"}),
+        ('{"type": "function", "function": {"name": "get_tide"}}', {"get_tide"}),
+    ],
+)
+async def test_a_forced_call_is_a_call_that_fits(
+    client: Client, choice: str, names: set[str]
+) -> None:
+    for seed in range(3):
+        options = chat(
+            "Tell me a story.",
+            Tools=FORCED_TOOLS,
+            ToolChoice=choice,
+            Temperature=1.0,
+            Seed=seed,
+            Tokens=400,
+        )
+        for replies in (await client.replies(**options), [await client.predict(**options)]):
+            answer = fold(replies)
+            assert not answer.content
+            calls = answer.named_calls()
+            assert calls
+            # More calls may follow, the last of them cut off.
+            for name, arguments in calls[: None if answer.tokens < 400 else -1]:
+                assert name in names
+                assert json.loads(arguments) in [{"port": "Brest"}, {"port": "Oslo"}]
 
 
 async def test_reasoning_is_shown_where_it_is_asked_for(client: Client) -> None:

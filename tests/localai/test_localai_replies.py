@@ -372,6 +372,53 @@ async def test_tool_choice_comes_in_two_encodings(choice: str, shows_call: bool)
 
 
 @pytest.mark.parametrize(
+    ("choice", "strict", "has_grammar"),
+    [
+        ("auto", False, False),
+        ("none", True, False),
+        ("required", False, True),
+        ('{"type":"function","function":{"name":"get_time"}}', False, True),
+        ("auto", True, True),
+    ],
+)
+async def test_calls_are_held_to_a_grammar_where_that_is_asked_for(
+    choice: str, strict: bool, has_grammar: bool
+) -> None:
+    engine = SpokenEngine(CALL)
+    tools = json.loads(TOOLS)
+    for tool in tools:
+        tool["function"]["strict"] = strict
+    async with speaking(engine) as client:
+        await client.predict(**chat("Well?", Tools=json.dumps(tools), ToolChoice=choice))
+    constraint = engine.seen[0][1].structured_outputs
+    assert (constraint is not None) == has_grammar
+    if constraint is not None:
+        assert constraint.grammar is not None
+        assert "get_time" in constraint.grammar
+        assert ("get_weather" in constraint.grammar) == ("{" not in choice)
+
+
+async def test_a_grammar_of_localai_wins_over_the_choice() -> None:
+    engine = SpokenEngine("Yes.")
+    async with speaking(engine) as client:
+        await client.predict(**asked(True, False, ToolChoice="required", Grammar='root ::= "Yes."'))
+    constraint = engine.seen[0][1].structured_outputs
+    assert constraint is not None
+    assert constraint.grammar == 'root ::= "Yes."'
+
+
+async def test_a_choice_that_cannot_be_ensured_is_refused() -> None:
+    engine = SpokenEngine("Yes.")
+    async with speaking(engine, "tool_parser:none") as client:
+        await client.predict(**asked(True, False, ToolChoice="auto"))
+        with pytest.raises(grpc.aio.AioRpcError) as failure:
+            await client.predict(**asked(True, False, ToolChoice="required"))
+    assert failure.value.code() is grpc.StatusCode.INVALID_ARGUMENT
+    assert "tool_choice forces a call" in (failure.value.details() or "")
+    assert len(engine.seen) == 1
+
+
+@pytest.mark.parametrize(
     ("sent", "engine_gets"),
     [
         ({"Temperature": 0.0}, {"temperature": 0.0}),

@@ -9,9 +9,7 @@ import tomllib
 from pathlib import Path
 
 import pytest
-
-ROOT = Path(__file__).parents[2]
-DOCS = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").glob("*.md"))]
+from doc_blocks import DOCS, ROOT, prose_of
 
 
 @pytest.mark.parametrize("doc", DOCS, ids=lambda path: path.name)
@@ -24,10 +22,29 @@ def test_code_that_docs_point_at_exists(doc: Path) -> None:
             assert re.search(pattern, (ROOT / path).read_text(), re.MULTILINE), f"{path}:{name}"
 
 
+def anchors_of(page: Path) -> set[str]:
+    """What links can name of a page: its headings, as sites of Markdown spell them."""
+    titles = [line.lstrip("#").strip() for line in prose_of(page) if re.match(r"#+ ", line)]
+    return {re.sub(r"[^\w\- ]", "", title.lower()).replace(" ", "-") for title in titles}
+
+
 @pytest.mark.parametrize("doc", DOCS, ids=lambda path: path.name)
 def test_links_of_docs_lead_somewhere(doc: Path) -> None:
-    for target in re.findall(r"\]\((?!https?:)([^)#]+)", doc.read_text()):
-        assert (doc.parent / target).exists(), target
+    links = re.findall(
+        r"""(?:\]\(|src="|srcset=")(?!https?:)([^)#"]*)(?:#([^)"]+))?""", doc.read_text()
+    )
+    for target, anchor in links:
+        page = doc.parent / target if target else doc
+        assert page.exists(), target
+        assert not anchor or anchor in anchors_of(page), f"{target}#{anchor}"
+
+
+def test_every_page_is_in_the_navigation_of_the_site() -> None:
+    navigation = (ROOT / "mkdocs.yml").read_text().partition("\nnav:\n")[2]
+    listed = re.findall(r"- [\w ]+: (\S+\.md)\n", navigation)
+    assert sorted(listed) == [page.name for page in sorted((ROOT / "docs").glob("*.md"))]
+    overview = re.findall(r"^\* \[[\w ]+\]\((\S+)\)", (ROOT / "docs/index.md").read_text(), re.M)
+    assert overview == [page for page in listed if page != "index.md"]
 
 
 def test_ci_runs_the_test_command_of_the_readme() -> None:

@@ -21,7 +21,7 @@ LAYERS: list[set[str]] = [
     {"cli"},
     {"terminal", "formats_cli"},
     {"server", "localai", "bench"},
-    {"chat_logprobs", "request_options"},
+    {"chat_logprobs", "request_options", "tool_constraints"},
     {"output_formats"},
     {"streams"},
     {"choices"},

@@ -252,6 +252,7 @@ async def call_app(
     stalled: asyncio.Event | None = None,
     on_write: Callable[[bytes], None] | None = None,
     pauses: Iterator[int] | None = None,
+    query: bytes = b"",
 ) -> Answer:
     """Send one request to an application; as `call`.
 
@@ -294,7 +295,7 @@ async def call_app(
         "path": path,
         "raw_path": path.encode(),
         "root_path": "",
-        "query_string": b"",
+        "query_string": query,
         "headers": [
             (b"content-type", content_type.encode()),
             *((key.encode(), value.encode()) for key, value in headers),

@@ -15,9 +15,19 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from scripted_engine import ScriptedEngine, call, call_app, delta, new_app
+from scripted_engine import (
+    BUNDLED_TOKENIZER,
+    ScriptedEngine,
+    SpeakingEngine,
+    call,
+    call_app,
+    delta,
+    new_app,
+)
 
 from rillm.errors import CapacityError, ConfigError, EngineGenerateError
+from rillm.formats.registry import combine
+from rillm.output_formats import OutputFormats
 from rillm.server.config import ListenConfig
 from rillm.server.options import HttpOptions
 
@@ -25,6 +35,9 @@ CHAT = "/v1/chat/completions"
 COMPLETIONS = "/v1/completions"
 GENERATE = "/inference/v1/generate"
 HELLO: dict[str, Any] = {"messages": [{"role": "user", "content": "hello"}]}
+FORMATS = OutputFormats(combine("hermes", "qwen3"), BUNDLED_TOKENIZER)
+TIDE = '<tool_call>\n{"name": "tide", "arguments": {"port": "Brest"}}\n</tool_call>'
+REQUEST = HELLO | {"tools": [{"type": "function", "function": {"name": "tide"}}]}
 OPEN = ["/health", "/ready", "/ping", "/version", "/metrics", "/load", "/docs", "/openapi.json"]
 
 
@@ -239,6 +252,33 @@ async def test_several_prompts_are_one_line(caplog: pytest.LogCaptureFixture) ->
 
     assert (line["prompt_tokens"], line["completion_tokens"]) == (3, 6)
     assert (line["finish_reasons"], line["request_id"]) == (["stop"] * 2, "from-the-body")
+
+
+@pytest.mark.parametrize("is_stream", [False, True])
+async def test_line_and_metrics_say_how_choices_ended_as_the_client_is_told(
+    caplog: pytest.LogCaptureFixture, is_stream: bool
+) -> None:
+    engine = SpeakingEngine("Yes.", TIDE, TIDE[:-20], formats=FORMATS)
+    body = REQUEST | {"n": 3, "stream": is_stream}
+    caplog.set_level(logging.INFO, "rillm.requests")
+    app = new_app(engine, HttpOptions(request_log="json"))
+
+    answer = await call_app(app, CHAT, body)
+
+    if is_stream:
+        chunks = [choice for event in answer.events()[:-1] for choice in event["choices"]]
+        told = {each["index"]: each["finish_reason"] for each in chunks if each["finish_reason"]}
+    else:
+        told = {each["index"]: each["finish_reason"] for each in answer.json()["choices"]}
+    assert told == {0: "stop", 1: "tool_calls", 2: "stop"}
+    [line] = [json.loads(each.message) for each in caplog.records if each.name == "rillm.requests"]
+    assert line["finish_reasons"] == ["stop", "tool_calls", "stop"]
+    metrics = (await call_app(app, "/metrics", b"", method="GET")).body.decode()
+    counts = re.findall(r'request_success_total{.*reason="(\w+)".*} (\d+)', metrics)
+    assert {name: int(count) for name, count in counts if count != "0"} == {
+        "stop": 2,
+        "tool_calls": 1,
+    }
 
 
 @pytest.mark.parametrize("is_stream", [False, True])

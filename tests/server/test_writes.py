@@ -48,6 +48,16 @@ async def test_any_pace_tells_a_failure_after_all_text(pauses: list[int]) -> Non
     assert engine.num_live == 0
 
 
+async def test_many_streams_in_one_step_all_get_everything() -> None:
+    engines = [ScriptedEngine(*SCRIPT, END) for _ in range(70)]
+
+    calls = [call_app(new_app(engine), CHAT, HELLO) for engine in engines]
+    answers = await asyncio.gather(*calls)
+
+    assert [contents(answer.events()) for answer in answers] == ["012345"] * 70
+    assert all(answer.is_complete for answer in answers)
+
+
 async def test_what_ends_at_once_leaves_nothing_to_wait_for() -> None:
     seen = []
 

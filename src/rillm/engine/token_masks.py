@@ -15,6 +15,8 @@ from rillm.engine.grammars import Matcher
 from rillm.engine.sequence import Sequence
 
 _WORD_BITS: Final = 32
+_FEW_WORDS: Final = 64
+"""Words of a mask that are expanded one by one; more of them, and a whole pass costs less."""
 _MINUS_INFINITY: Final = -(2**23)
 """The bits of a float32 minus infinity, read as an int32."""
 _ADDED: Final[npt.NDArray[np.float32]] = np.where(
@@ -33,7 +35,7 @@ class TokenMasks:
     def __init__(self, vocab_size: int) -> None:
         self._num_words = -(-vocab_size // _WORD_BITS)
         self._added = np.empty((self._num_words * 4, 8), dtype=np.float32)
-        self._added_row = torch.from_numpy(self._added).flatten()
+        self._added_row = self._added.reshape(-1)
         self._executor: LLExecutor | None = None
 
     def apply(self, logits: torch.Tensor, sequences: Rows[Sequence], at: list[int]) -> None:
@@ -73,6 +75,21 @@ class TokenMasks:
                 masks[i] = 0
         return masks
 
+    def _exclude_from(self, row: npt.NDArray[np.float32], mask: npt.NDArray[np.int32]) -> None:
+        words = np.flatnonzero(mask)
+        if len(words) > _FEW_WORDS:
+            np.take(_ADDED, mask.view(np.uint8), axis=0, out=self._added, mode="clip")
+            row += self._added_row[: len(row)]
+            return
+        # Most places in a grammar allow a few tokens: only those are touched.
+        bits = np.unpackbits(mask[words].view(np.uint8), bitorder="little").reshape(-1, _WORD_BITS)
+        which, bit = np.nonzero(bits)
+        allowed = words[which] * _WORD_BITS + bit
+        allowed = allowed[allowed < len(row)]
+        kept = row[allowed]
+        row.fill(-np.inf)
+        row[allowed] = kept
+
     def exclude(self, logits: torch.Tensor, at: list[int], masks: npt.NDArray[np.int32]) -> None:
         """Set logits to minus infinity where a bit is 0.
 
@@ -86,9 +103,9 @@ class TokenMasks:
         vocab_size = logits.shape[1]
         if logits.device.type == "cpu":
             # Row by row: one row's memory stays in the processor's cache.
+            rows = logits.numpy()
             for i, mask in zip(at, masks, strict=True):
-                np.take(_ADDED, mask.view(np.uint8), axis=0, out=self._added, mode="clip")
-                logits[i].add_(self._added_row[:vocab_size])
+                self._exclude_from(rows[i], mask)
             return
         words = torch.from_numpy(~masks).to(logits.device, non_blocking=True)
         shifts = torch.arange(_WORD_BITS, dtype=torch.int32, device=logits.device)

@@ -30,6 +30,7 @@ from rillm.sampling_params import RequestOutputKind, SamplingParams
 from rillm.streams import Generation
 from rillm.structured_outputs import StructuredOutputsParams
 from rillm.text.tokenizer import Tokenizer
+from rillm.tool_constraints import constrained, is_constrained
 
 _MEDIA = ("Images", "Videos", "Audios")
 
@@ -59,6 +60,13 @@ def read_predict_options(options: PredictOptions, model: LoadedModel) -> Predict
     tools = _tools(options)
     token_ids = _prompt_token_ids(options, tools, model.tokenizer)
     params = _sampling_params(options)
+    # LocalAI's own grammar is for LocalAI's own way to read calls.
+    if (
+        tools is not None
+        and params.structured_outputs is None
+        and is_constrained(tools, model.formats)
+    ):
+        params = constrained(params, token_ids, tools, model.formats)
     generation = Generation(
         prompt_token_ids=token_ids,
         sampling_params=params,

@@ -45,12 +45,16 @@ class RequestRecord:
     finish_reasons: list[str] = field(default_factory=list)
     aborted_by: Literal["client", "request", "server"] | None = None
     """`request`: another one asked for it."""
+    is_detached: bool = False
+    """The reader has gone; the stream goes on."""
     error: str | None = None
     """Type of the error the caller was told, as on the wire."""
 
     @property
     def outcome(self) -> str:
-        """`completed`, `aborted` or `error`."""
+        """`completed`, `detached`, `aborted` or `error`."""
+        if self.is_detached:
+            return "detached"
         if self.aborted_by is not None or self.status == CLIENT_CLOSED_REQUEST:
             return "aborted"
         return "error" if self.error is not None or not 100 <= self.status < 400 else "completed"

@@ -21,6 +21,8 @@ from rillm.server.errors import HANDLED, error_response
 from rillm.server.generate import Generate
 from rillm.server.health import Health
 from rillm.server.intake import Intake
+from rillm.server.kept_streams import KeptStreams
+from rillm.server.live_requests import Requests
 from rillm.server.metrics import ServerMetrics
 from rillm.server.models import ServedModel
 from rillm.server.observed import ObservedApp, ObservedEngine
@@ -30,6 +32,7 @@ from rillm.server.playground import Playground
 from rillm.server.prometheus import MetricsRoute
 from rillm.server.render import Render
 from rillm.server.responses.routes import Responses, open_store
+from rillm.server.resume import STREAMS_PATH, Resume, ResumedPosts
 from rillm.server.serving_engine import ServingEngine
 from rillm.server.tokenize import Tokenize
 
@@ -63,12 +66,14 @@ def create_app(
     """
     options = options or HttpOptions()
     metrics = ServerMetrics(engine.max_model_len)
+    streams = KeptStreams(options.resume_seconds, options.resume_bytes)
     intake = Intake(metrics, options)
-    outermost = ObservedApp(metrics, intake, options)
+    outermost = ObservedApp(metrics, intake, options, streams)
     engine = ObservedEngine(engine, metrics, intake)
     model = ServedModel(model_names, model_root, engine)
     generate = Generate(
         engine,
+        engine.live,
         model,
         None if tokens_only else engine.get_tokenizer(),
         formats,
@@ -81,6 +86,7 @@ def create_app(
         *([] if tokens_only else _text_routes(engine, model, formats, reasoning_fields, options)),
         Route("/inference/v1/generate", generate.create, methods=["POST"]),
         Route("/inference/v1/abort_requests", generate.abort, methods=["POST"]),
+        *_request_routes(engine, streams),
         Route("/v1/models", model.list_models),
         Route("/v1/models/{model:path}", model.get_model),
         Route("/health", health.get_health),
@@ -101,6 +107,16 @@ def create_app(
         exception_handlers=dict.fromkeys([*HANDLED, Exception], error_response),
     )
     return outermost
+
+
+def _request_routes(engine: ObservedEngine, streams: KeptStreams) -> list[Route]:
+    """What can be done with a request of any kind while it is answered, and with its stream."""
+    requests = Requests(engine, engine.live, streams)
+    return [
+        Route("/v1/requests/{id:path}/cancel", requests.cancel, methods=["POST"]),
+        Route("/v1/requests/{id:path}", requests.delete, methods=["DELETE"]),
+        Route(STREAMS_PATH + "{name:path}", Resume(streams).get),
+    ]
 
 
 def _text_routes(
@@ -175,4 +191,5 @@ def _middleware(options: HttpOptions) -> list[Middleware]:
         )
     if options.api_key:
         middleware.append(Middleware(ApiKeys, keys=options.api_key))
+    middleware.append(Middleware(ResumedPosts))
     return middleware

@@ -33,9 +33,10 @@ from rillm.server.structured import (
     read_constraint,
 )
 from rillm.server.template_fields import echoed_text, template_variables
-from rillm.server.tools import check_reads_calls, constrained, is_constrained, read_tools
+from rillm.server.tools import check_reads_calls, read_tools
 from rillm.streams import EventStream, Generation
 from rillm.text.tokenizer import Tokenizer
+from rillm.tool_constraints import constrained, is_constrained
 
 _ROLES = ("system", "developer", "user", "assistant", "tool")
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable, Sequence
-from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from typing import TypeVar
 
@@ -52,7 +51,6 @@ def answer_stream(
     request_id: str,
     form: StreamForm = OPENAI,
     *,
-    running: AbstractContextManager[None] | None = None,
     before_end: Callable[[], Awaitable[None]] | None = None,
 ) -> Response:
     """Answer with a stream of events.
@@ -62,10 +60,9 @@ def answer_stream(
         encoder: makes its bytes.
         request_id: for the header.
         form: what the API says besides.
-        running: entered while the stream is read.
         before_end: to be done when all has been generated, before the end is sent.
     """
-    chunks = EncodedChunks(stream, encoder, running, before_end)
+    chunks = EncodedChunks(stream, encoder, before_end)
     return EventStreamResponse(chunks, request_id, form)
 
 
@@ -74,7 +71,6 @@ async def answer_whole(
     stream: EventStream,
     encode: Callable[[Sequence[ChoiceResult]], bytes],
     request_id: str,
-    running: AbstractContextManager[None] | None = None,
 ) -> Response:
     """Answer with one body, made of the stream read to its end.
 
@@ -83,14 +79,12 @@ async def answer_whole(
         stream: not yet started.
         encode: makes the body.
         request_id: for the header.
-        running: entered while the stream is read.
 
     Raises:
         ClientDisconnect: the client went away first.
         RillmError: the request is refused, or generation failed.
     """
-    with running or nullcontext():
-        results = await until_disconnect(http.receive, stream.collect())
+    results = await until_disconnect(http.receive, stream.collect())
     return json_response(encode(results), request_id)
 
 

@@ -7,8 +7,6 @@ refused is refused before a stream begins. Here they are always on.
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 from typing import Final
 
 import msgspec
@@ -28,6 +26,7 @@ from rillm.server.generate_request import (
     read_parse_context,
     read_sampling_params,
 )
+from rillm.server.live_requests import LiveRequests
 from rillm.server.models import ServedModel
 from rillm.server.protocol import (
     StreamOptions,
@@ -50,6 +49,7 @@ class Generate:
     def __init__(
         self,
         engine: ServingEngine,
+        live: LiveRequests,
         model: ServedModel,
         tokenizer: Tokenizer | None,
         formats: OutputFormats | None,
@@ -61,6 +61,7 @@ class Generate:
 
         Args:
             engine: what generates.
+            live: what it works on.
             model: its names.
             tokenizer: None where the engine runs without: output mode `tokens` only.
             formats: how the model writes reasoning and calls; None where all is content.
@@ -68,6 +69,7 @@ class Generate:
             has_prompt_details: usage says how many prompt tokens came from the prefix cache.
         """
         self._engine = engine
+        self._live = live
         self._model = model
         self._tokenizer = tokenizer
         self._formats = formats
@@ -75,8 +77,6 @@ class Generate:
         self._has_prompt_details = has_prompt_details
         self._decoder = msgspec.json.Decoder(GenerateRequest)
         self._abort_decoder = msgspec.json.Decoder(AbortRequest)
-        self._live: dict[str, set[str]] = {}
-        """Ids of answers to the engine's ids: callers may use one id several times at once."""
 
     async def create(self, http: Request) -> Response:
         """Answer one request.
@@ -106,17 +106,15 @@ class Generate:
             ],
         )
         answer = self._answer(request, context, request_id, model)
-        running = self._registered(stream, answer)
         tokenizer = self._tokenizer
         if request.stream:
             encoder = GenerateChunkEncoder(answer, stream, tokenizer)
-            return answer_stream(stream, encoder, request_id, running=running)
+            return answer_stream(stream, encoder, request_id)
         return await answer_whole(
             http,
             stream,
             lambda results: generate_response(answer, stream, results, tokenizer),
             request_id,
-            running,
         )
 
     async def abort(self, http: Request) -> Response:
@@ -128,7 +126,7 @@ class Generate:
             MalformedBodyError: the body is not JSON, or has no `request_ids`.
         """
         request = decode_json(await read_body(http), self._abort_decoder)
-        names = [name for each in request.request_ids for name in self._live.get(each, ())]
+        names = [name for each in request.request_ids for name in self._live.names(each)]
         await self._engine.abort(names)
         return Response()
 
@@ -183,16 +181,3 @@ class Generate:
             shows_tokens=not hides_reasoning,
             reasoning_fields=() if hides_reasoning else self._reasoning_fields,
         )
-
-    @contextmanager
-    def _registered(self, stream: EventStream, answer: GenerateAnswer) -> Iterator[None]:
-        """Let a request be found by its id while it runs."""
-        name = stream.generation_of(0).request_id
-        names = self._live.setdefault(answer.id, set())
-        names.add(name)
-        try:
-            yield
-        finally:
-            names.remove(name)
-            if not names:
-                del self._live[answer.id]

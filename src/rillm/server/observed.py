@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, Final
 
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
@@ -24,12 +24,13 @@ from rillm.server.access_log import CURRENT, RequestRecord, log_request, new_rec
 from rillm.server.anthropic.errors import speaks_anthropic
 from rillm.server.deadline import TIMEOUT_HEADER, Deadline
 from rillm.server.intake import Intake
+from rillm.server.live_requests import LiveRequests
 from rillm.server.metrics import ServerMetrics
 from rillm.server.options import OPTIONS, HttpOptions
 from rillm.server.paths import is_quiet, route_path
 from rillm.server.sampling import SamplingDefaults
 from rillm.server.serving_engine import ModelFacts, ServingEngine
-from rillm.server.sse import RAW_SEND
+from rillm.server.sse import KEEPER, RAW_SEND, StreamKeeper
 from rillm.server.tally import Tally
 from rillm.streams import Outputs
 from rillm.text.tokenizer import Tokenizer
@@ -46,6 +47,8 @@ class ObservedEngine:
         self._engine = engine
         self._metrics = metrics
         self._intake = intake
+        self.live = LiveRequests()
+        """What it works on."""
 
     def get_tokenizer(self) -> Tokenizer:
         """The engine's."""
@@ -144,19 +147,32 @@ class ObservedEngine:
             if isinstance(error, RillmError) and self._intake.end_error is not None:
                 raise self._intake.end_error from error
             raise
-        return ObservedOutputs(outputs, tally, self._intake, client, deadline)
+        # The name under which the caller knows it, where it came from one.
+        caller_id = request_id if record is None else record.request_id
+        self.live.add(caller_id, request_id)
+
+        def release() -> None:
+            self.live.remove(caller_id, request_id)
+            self._intake.leave(client, tally.num_tokens)
+
+        return ObservedOutputs(outputs, tally, self._intake, deadline, release)
 
 
 class ObservedOutputs:
     """One request's outputs, counted as they are taken."""
 
     def __init__(
-        self, outputs: Outputs, tally: Tally, intake: Intake, client: str, deadline: Deadline
+        self,
+        outputs: Outputs,
+        tally: Tally,
+        intake: Intake,
+        deadline: Deadline,
+        release: Callable[[], None],
     ) -> None:
         self._outputs = outputs
         self._tally = tally
         self._intake = intake
-        self._client = client
+        self._release = release
         self._error: RillmError | None = None
         self._is_closed = False
         self._stop_watch = deadline.watch(self.fail)
@@ -201,15 +217,15 @@ class ObservedOutputs:
         self._outputs.close()
         tell()
 
-    def close(self) -> None:
-        """Close the engine's; the request counts as ended."""
+    def close(self, reasons: Sequence[str | None] = ()) -> None:
+        """Close the engine's; the request counts as ended, for these reasons."""
         if not self._is_closed:
             self._is_closed = True
             self._stop_watch()
             self._intake.remove(self)
-            self._intake.leave(self._client, self._tally.num_tokens)
-            self._outputs.close()
-            self._tally.close()
+            self._outputs.close(reasons)
+            self._release()
+            self._tally.close(reasons)
 
 
 class ObservedApp:
@@ -219,11 +235,14 @@ class ObservedApp:
         intake: what is being answered.
     """
 
-    def __init__(self, metrics: ServerMetrics, intake: Intake, options: HttpOptions) -> None:
+    def __init__(
+        self, metrics: ServerMetrics, intake: Intake, options: HttpOptions, keeper: StreamKeeper
+    ) -> None:
         self.app: ASGIApp | None = None
         self.intake = intake
         self._metrics = metrics
         self._options = options
+        self._keeper = keeper
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer one request."""
@@ -235,6 +254,7 @@ class ObservedApp:
             scope["root_path"] = self._options.root_path
         scope[OPTIONS] = self._options
         scope[RAW_SEND] = send
+        scope[KEEPER] = self._keeper
         path = route_path(scope)
         record = new_record(scope["method"], path, _header(scope, b"x-request-id"))
         record.timeout = _header(scope, TIMEOUT_HEADER.lower().encode())

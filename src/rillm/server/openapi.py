@@ -78,6 +78,8 @@ _RESPONSE: Final = _object(
     output=_LIST,
     usage={"type": ["object", "null"]},
 )
+_CANCELLED: Final = _object(id=_TEXT, object={"const": "request"}, status={"const": "cancelled"})
+_EVENTS: Final = "text/event-stream"
 _DERENDERED: Final = {
     "oneOf": [
         _object(id=_TEXT, object=_TEXT, created=_COUNT, model=_TEXT, choices=_LIST, usage=_USAGE),
@@ -216,6 +218,15 @@ OPERATIONS: Final[dict[str, Operation]] = {
     "/inference/v1/abort_requests": Operation(
         summary="End requests of the token endpoint by id.", body=AbortRequest
     ),
+    "/v1/requests/{id}": Operation(
+        summary="End a request of any kind, and forget its stream.", answer=_CANCELLED
+    ),
+    "/v1/requests/{id}/cancel": Operation(
+        summary="End a request of any kind; its stream ends with its usage.", answer=_CANCELLED
+    ),
+    "/v1/streams/{name}": Operation(
+        summary="Read on a stream whose connection has broken.", answer=_TEXT, media_type=_EVENTS
+    ),
     "/v1/models": Operation(
         summary="The models served here; with the header `anthropic-version` in Anthropic's shape.",
         answer={
@@ -351,11 +362,10 @@ def _responses(path: str, operation: Operation, *, is_guarded: bool) -> dict[str
     if operation.answer is not None:
         content[operation.media_type] = {"schema": operation.answer}
     if operation.is_stream:
-        content["text/event-stream"] = {"schema": _TEXT}
+        content[_EVENTS] = {"schema": _TEXT}
     answer = {"description": "Answered."} | ({"content": content} if content else {})
     responses = {"200": answer}
-    for status in operation.statuses:
-        responses[str(status)] = answer | {"description": "Not now."}
+    responses |= {str(each): answer | {"description": "Not now."} for each in operation.statuses}
     refusals = {}
     if operation.body is not None:
         refusals = {

@@ -45,6 +45,15 @@ class HttpOptions(ResponseOptions):
     heartbeat_seconds: float = 15.0
     """A stream that was silent for so long gets a comment line, so that nothing between server
     and client takes it for dead; 0 switches that off."""
+    on_disconnect: Literal["abort", "continue"] = "abort"
+    """What becomes of a stream when its reader goes away, unless its request says otherwise with
+    X-On-Disconnect. One that continues can be resumed, and its events have ids."""
+    resume_seconds: float = 60.0
+    """How long such a stream is kept while nobody reads it; one that has not ended by then is
+    aborted."""
+    resume_bytes: int = 64 * 2**20
+    """Most bytes of events to keep of such streams. Above it, those go that nobody reads, the
+    longest unread first; then what all readers have taken."""
     enable_per_request_metrics: bool = False
     """Let every answer of chat and completions with one choice say its times: in the queue, to
     the first token, tokens per second. A request asks for its own with `return_metrics`."""
@@ -98,7 +107,17 @@ class HttpOptions(ResponseOptions):
                 raise ConfigError(
                     f"strip_system_line is {pattern!r}, must be a regular expression: {error}"
                 ) from None
+        if self.on_disconnect not in ("abort", "continue"):
+            raise ConfigError(
+                f"on_disconnect is {self.on_disconnect!r}, must be 'abort' or 'continue'"
+            )
+        if self.resume_bytes < 1:
+            raise ConfigError(f"resume_bytes is {self.resume_bytes}, must be at least 1")
         # Written so that NaN fails, too.
+        if not 0 < self.resume_seconds <= 86400:
+            raise ConfigError(
+                f"resume_seconds is {self.resume_seconds}, must be above 0 and at most 86400"
+            )
         if not 0 <= self.heartbeat_seconds <= 86400:
             raise ConfigError(
                 f"heartbeat_seconds is {self.heartbeat_seconds}, must be from 0 to 86400"

@@ -23,7 +23,7 @@ from rillm.server.serving_engine import ServingEngine
 
 PREFIX: Final = "rillm:"
 ALIAS_PREFIX: Final = "vllm:"
-FINISH_REASONS: Final = ("stop", "length", "abort", "error", "repetition")
+FINISH_REASONS: Final = ("stop", "tool_calls", "length", "abort", "error", "repetition")
 
 _LABELS: Final = ("model_name", "engine")
 _ENGINE: Final = "0"

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable, Sequence
-from contextlib import AbstractContextManager, closing, nullcontext
-from typing import Protocol
+from contextlib import closing
+from typing import Final, Protocol
+from weakref import WeakKeyDictionary
 
 from starlette.types import Send
 
@@ -13,6 +14,9 @@ from rillm.server import sse
 from rillm.server.eager import run_to_pause
 from rillm.server.heartbeat import Heartbeat
 from rillm.streams import ChoiceDelta, EventStream
+
+_BATCH_STREAMS: Final = 32
+"""Encoded before any is written: half a millisecond of work."""
 
 
 class ChunkEncoder(Protocol):
@@ -33,11 +37,22 @@ class EncodedChunks:
     merges in the engine's client.
     """
 
+    __slots__ = (
+        "_before_end",
+        "_encoder",
+        "_heartbeat",
+        "_idle",
+        "_raw_send",
+        "_stream",
+        "_unwritten",
+        "_writes",
+        "_writing",
+    )
+
     def __init__(
         self,
         stream: EventStream,
         encoder: ChunkEncoder,
-        running: AbstractContextManager[None] | None = None,
         before_end: Callable[[], Awaitable[None]] | None = None,
     ) -> None:
         """Prepare a stream.
@@ -45,15 +60,15 @@ class EncodedChunks:
         Args:
             stream: not yet started.
             encoder: makes its bytes.
-            running: entered while the stream is read.
             before_end: to be done when all has been generated, before the end is sent.
         """
         self._stream = stream
         self._encoder = encoder
-        self._running = running or nullcontext()
         self._before_end = before_end
         self._idle: asyncio.Future[None] | None = None
         """What the task waits for while there is nothing for it to do."""
+        self._unwritten = b""
+        """Encoded, and waiting for its turn in the batch."""
         self._writing: Awaitable[None] | None = None
         """The rest of a write that the socket did not take at once."""
 
@@ -63,7 +78,8 @@ class EncodedChunks:
         """Send everything; see `rillm.server.sse.Chunks`."""
         self._raw_send = raw_send
         self._heartbeat = heartbeat
-        with self._running, closing(self._stream):
+        self._writes = _writes_of(asyncio.get_running_loop())
+        with closing(self._stream):
             await self._stream.start()
             chunk = await self._first()
             await start()
@@ -114,7 +130,9 @@ class EncodedChunks:
             self._idle.set_result(None)
 
     def _push(self) -> None:
-        """Write what is new at once, if nothing else is being written."""
+        """Encode what is new at once, if nothing else is being written."""
+        if self._unwritten:
+            self.write()
         idle = self._idle
         if idle is None or idle.done():
             return
@@ -122,7 +140,23 @@ class EncodedChunks:
             idle.set_result(None)
             return
         try:
-            if chunk := self._next():
+            self._unwritten = self._next()
+        except Exception as error:  # noqa: BLE001 - for the task to deal with
+            idle.set_exception(error)
+            return
+        if self._stream.is_finished:
+            self.write()
+        elif self._unwritten:
+            self._writes.add(self)
+
+    def write(self) -> None:
+        """Write what has been encoded, unless the stream has ended meanwhile."""
+        chunk, self._unwritten = self._unwritten, b""
+        idle = self._idle
+        if idle is None or idle.done():
+            return
+        try:
+            if chunk:
                 self._writing = run_to_pause(self._raw_send(sse.body_message(chunk)))
                 self._heartbeat.last_write = sse.now()
         except Exception as error:  # noqa: BLE001 - for the task to deal with
@@ -130,3 +164,37 @@ class EncodedChunks:
         else:
             if self._writing is not None or self._stream.is_finished:
                 idle.set_result(None)
+
+
+class _Writes:
+    """Streams of one event loop that have something to write.
+
+    Several are written in a row: their readers stay awake meanwhile, and the processor's caches
+    keep either the kernel's data or ours. That takes a tenth off the cost of a token.
+    """
+
+    def __init__(self) -> None:
+        self._streams: list[EncodedChunks] = []
+
+    def add(self, stream: EncodedChunks) -> None:
+        """Write what a stream has encoded, after others perhaps, but in this turn of the loop."""
+        self._streams.append(stream)
+        if len(self._streams) == _BATCH_STREAMS:
+            self._write()
+        elif len(self._streams) == 1:
+            asyncio.get_running_loop().call_soon(self._write)
+
+    def _write(self) -> None:
+        streams, self._streams = self._streams, []
+        for stream in streams:
+            stream.write()
+
+
+_WRITES: WeakKeyDictionary[asyncio.AbstractEventLoop, _Writes] = WeakKeyDictionary()
+
+
+def _writes_of(loop: asyncio.AbstractEventLoop) -> _Writes:
+    writes = _WRITES.get(loop)
+    if writes is None:
+        writes = _WRITES[loop] = _Writes()
+    return writes

@@ -6,16 +6,17 @@ import asyncio
 import logging
 import time
 from collections.abc import AsyncGenerator, Awaitable, Callable, Coroutine
-from contextlib import aclosing
+from contextlib import AbstractContextManager, aclosing
 from dataclasses import dataclass
 from typing import Any, Final, Protocol, TypeVar
 
 import msgspec
+from starlette.datastructures import Headers
 from starlette.requests import ClientDisconnect
 from starlette.responses import Response
 from starlette.types import Message, Receive, Scope, Send
 
-from rillm.errors import RillmError
+from rillm.errors import InvalidRequestError, RillmError
 from rillm.server.access_log import CURRENT
 from rillm.server.errors import JSON, ErrorBody, error_body
 from rillm.server.heartbeat import PING, Heartbeat
@@ -26,6 +27,10 @@ T = TypeVar("T")
 DONE = b"data: [DONE]\n\n"
 RAW_SEND = "rillm.send"
 """Scope key of the server's own send: middleware frames on every token cost more than it."""
+KEEPER = "rillm.stream_keeper"
+"""Scope key of the application's `StreamKeeper`."""
+ON_DISCONNECT = "x-on-disconnect"
+"""Header with which a request says what becomes of its stream when its reader goes away."""
 
 _HEADERS = [
     (b"content-type", b"text/event-stream; charset=utf-8"),
@@ -133,6 +138,15 @@ class GeneratedChunks:
                 heartbeat.last_write = now()
 
 
+class StreamKeeper(Protocol):
+    """Lets streams go on without their readers; `rillm.server.kept_streams.KeptStreams` does."""
+
+    def keep(
+        self, chunks: Chunks, request_id: str, form: StreamForm
+    ) -> AbstractContextManager[AsyncGenerator[bytes, None]]:
+        """Begin a stream that goes on; gives its events to its first reader."""
+
+
 class EventStreamResponse(Response):
     """Sends chunks as server-sent events, headers with the first.
 
@@ -142,11 +156,30 @@ class EventStreamResponse(Response):
     A stream that has been silent for the application's `heartbeat_seconds` gets a ping, which is
     a comment line in most forms. Where even the first bytes take longer than that, headers go out
     with it, once the engine has taken the request: no refusal can follow then, only a failure.
+
+    Where the request or the server says so, the stream goes on when its reader goes away.
     """
 
-    def __init__(self, chunks: Chunks, request_id: str, form: StreamForm = OPENAI) -> None:
+    def __init__(
+        self,
+        chunks: Chunks,
+        request_id: str,
+        form: StreamForm = OPENAI,
+        *,
+        is_replay: bool = False,
+    ) -> None:
+        """Prepare an answer.
+
+        Args:
+            chunks: not begun.
+            request_id: for the header.
+            form: what the API says besides.
+            is_replay: of something that goes on anyway.
+        """
         super().__init__()
         self._chunks = chunks
+        self._request_id = request_id
+        self._is_replay = is_replay
         self._form = form
         self._started = False
         self._start_message = {
@@ -162,14 +195,26 @@ class EventStreamResponse(Response):
             ClientDisconnect: the client went away before the first bytes.
             Exception: what the stream raised before its first bytes.
         """
+        if self._is_replay or not _goes_on(scope):
+            await self._answer(self._chunks, scope, receive, send)
+            return
+        keeper: StreamKeeper = scope[KEEPER]
+        with keeper.keep(self._chunks, self._request_id, self._form) as events:
+            self._is_replay = True
+            await self._answer(GeneratedChunks(events), scope, receive, send)
+
+    async def _answer(self, chunks: Chunks, scope: Scope, receive: Receive, send: Send) -> None:
         seconds = options_of(scope).heartbeat_seconds
         try:
-            await until_disconnect(receive, self._send(send, scope[RAW_SEND], seconds))
+            await until_disconnect(receive, self._send(chunks, send, scope[RAW_SEND], seconds))
         except ClientDisconnect:
+            record = CURRENT.get()
+            if record is not None and self._is_replay:
+                record.aborted_by, record.is_detached = None, True
             if not self._started:
                 raise
 
-    async def _send(self, send: Send, raw_send: Send, seconds: float) -> None:
+    async def _send(self, chunks: Chunks, send: Send, raw_send: Send, seconds: float) -> None:
         async def beat() -> None:
             if not self._started:
                 record = CURRENT.get()
@@ -185,7 +230,7 @@ class EventStreamResponse(Response):
 
         heartbeat = Heartbeat(seconds, beat, asyncio.get_running_loop())
         try:
-            await self._chunks.send_all(start, raw_send, heartbeat)
+            await chunks.send_all(start, raw_send, heartbeat)
         except Exception as error:
             await heartbeat.settle()
             if not self._started:
@@ -201,6 +246,20 @@ class EventStreamResponse(Response):
         if not self._started:
             await send(self._start_message)
             self._started = True
+
+
+def _goes_on(scope: Scope) -> bool:
+    """Whether a stream survives its reader.
+
+    Raises:
+        InvalidRequestError: the request says something else than that or not.
+    """
+    wish = Headers(scope=scope).get(ON_DISCONNECT, options_of(scope).on_disconnect)
+    if wish not in ("abort", "continue"):
+        raise InvalidRequestError(
+            f"X-On-Disconnect is {wish!r}, must be 'abort' or 'continue'", param="X-On-Disconnect"
+        )
+    return wish == "continue"
 
 
 def body_message(chunk: bytes) -> Message:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import time
 from bisect import bisect_left
+from collections.abc import Sequence
+from itertools import zip_longest
 
 from rillm.errors import CapacityError, RateLimitError, RequestError
 from rillm.outputs import RequestOutput
@@ -100,13 +102,18 @@ class Tally:
         if self._record is not None and self._record.first_token is None:
             self._record.first_token = first_token
 
-    def close(self) -> None:
-        """Count the request as ended; choices that are still open end with abort, or the error."""
+    def close(self, told: Sequence[str | None] = ()) -> None:
+        """Count the request as ended; choices that are still open end with abort, or the error.
+
+        Args:
+            told: the finish reason of each choice as its reader was told.
+        """
         self._metrics.num_open -= 1
         if self._is_refused:
             return
         output, record = self._last_output, self._record
-        reasons = [reason or self._open_reason for reason in self._reasons]
+        known = [reason or engines for reason, engines in zip_longest(told, self._reasons)]
+        reasons = [reason or self._open_reason for reason in known]
         self._metrics.finish_reasons.update(reasons)
         if record is not None:
             record.finish_reasons += reasons

@@ -98,7 +98,7 @@ class ToldOutputs:
             self._request_id, None, self._prompt_token_ids, [], finished=False
         )
 
-    def close(self) -> None:
+    def close(self, reasons: Sequence[str | None] = ()) -> None:
         """Nothing is held."""
 
 

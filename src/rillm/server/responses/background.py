@@ -8,12 +8,13 @@ from __future__ import annotations
 import asyncio
 import contextvars
 from collections import OrderedDict
-from collections.abc import AsyncGenerator, Awaitable, Callable
+from collections.abc import Awaitable, Callable
 from contextlib import aclosing
 from typing import Any, Final
 
-from rillm.errors import CapacityError, InvalidRequestError
+from rillm.errors import CapacityError
 from rillm.server.access_log import CURRENT
+from rillm.server.event_log import EventLog
 from rillm.server.responses.encoder import ResponseEncoder
 from rillm.server.sse import described
 from rillm.streams import EventStream
@@ -27,74 +28,6 @@ MAX_KEPT_BYTES: Final = 64 * 2**20
 
 Keep = Callable[[dict[str, Any]], Awaitable[None]]
 """Puts a response into the store."""
-
-
-class EventLog:
-    """The events of one response, numbered from 0; the oldest go where there are too many.
-
-    Attributes:
-        num_bytes: of what is kept.
-    """
-
-    def __init__(self, max_bytes: int = MAX_LOG_BYTES) -> None:
-        self.num_bytes = 0
-        self._max_bytes = max_bytes
-        self._events: list[bytes] = []
-        self._first = 0
-        """The number of the oldest event that is kept."""
-        self._is_closed = False
-        self._changed = asyncio.Event()
-
-    def append(self, events: list[bytes], *, is_last: bool = False) -> None:
-        """Add events, and say whether more can follow."""
-        self._events += events
-        self.num_bytes += sum(map(len, events))
-        if self.num_bytes > self._max_bytes:
-            self._drop_oldest()
-        self._is_closed = is_last
-        changed, self._changed = self._changed, asyncio.Event()
-        changed.set()
-
-    def _drop_oldest(self) -> None:
-        """Drop more than has to be, so that dropping is rare."""
-        num_dropped = 0
-        while self.num_bytes > self._max_bytes * 3 // 4 and num_dropped < len(self._events) - 1:
-            self.num_bytes -= len(self._events[num_dropped])
-            num_dropped += 1
-        del self._events[:num_dropped]
-        self._first += num_dropped
-
-    def check(self, after: int) -> None:
-        """Check that all events after a number are there.
-
-        Raises:
-            InvalidRequestError: some of them are kept no more, or the number is too large.
-        """
-        end = self._first + len(self._events)
-        if not self._first <= after + 1 <= end:
-            raise InvalidRequestError(
-                f"starting_after is {after}, must be from {self._first - 1} to {end - 1}: only "
-                "those events are kept",
-                param="starting_after",
-            )
-
-    async def follow(self, after: int) -> AsyncGenerator[bytes, None]:
-        """Tell the events after a number, those to come included.
-
-        Raises:
-            InvalidRequestError: the reader is so slow that what comes next is kept no more.
-        """
-        place = after + 1
-        while True:
-            if place < self._first:
-                self.check(place - 1)
-            if new := self._events[place - self._first :]:
-                place += len(new)
-                yield b"".join(new)
-            elif self._is_closed:
-                return
-            else:
-                await self._changed.wait()
 
 
 class BackgroundRun:
@@ -112,7 +45,7 @@ class BackgroundRun:
             encoder: of that stream.
             keep: puts the response into the store, when it has ended.
         """
-        self.log = EventLog()
+        self.log = EventLog("starting_after", MAX_LOG_BYTES)
         self.log.append(encoder.queue())
         self._stream = stream
         self._encoder = encoder

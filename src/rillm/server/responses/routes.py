@@ -16,6 +16,7 @@ from rillm.errors import InvalidRequestError
 from rillm.server.access_log import CURRENT
 from rillm.server.context import TextContext, answer_stream
 from rillm.server.errors import JSON, ErrorBody
+from rillm.server.event_log import EventLog
 from rillm.server.heartbeat import PING
 from rillm.server.protocol import decode_body, read_body
 from rillm.server.responses import events
@@ -126,12 +127,12 @@ class Responses:
                 "made in the background, for a while",
                 param="stream",
             )
-        log.check(after)
+        log.check(after + 1)
         record = CURRENT.get()
         assert record is not None
         # Nothing can be refused any more: a silent stream may begin with a comment.
         record.is_admitted = True
-        return EventStreamResponse(GeneratedChunks(log.follow(after)), record.request_id, _LOG)
+        return _told(log, after + 1, record.request_id)
 
     async def delete(self, http: Request) -> Response:
         """DELETE a response; one that is still being made ends.
@@ -203,9 +204,7 @@ class Responses:
         run = BackgroundRun(stream, encoder, keep)
         self._runs.add(call.id, run)
         if call.request.stream:
-            return EventStreamResponse(
-                GeneratedChunks(run.log.follow(-1)), call.chat.request_id, _LOG
-            )
+            return _told(run.log, 0, call.chat.request_id)
         return json_response(msgspec.json.encode(run.response), call.chat.request_id)
 
     def _keeper(self, call: ResponseCall) -> Callable[[dict[str, Any]], Awaitable[None]]:
@@ -244,6 +243,11 @@ def _late_error(body: ErrorBody) -> bytes:
 
 
 _LOG: Final = StreamForm(PING, _late_error)
+
+
+def _told(log: EventLog, first: int, request_id: str) -> Response:
+    chunks = GeneratedChunks(log.follow(first))
+    return EventStreamResponse(chunks, request_id, _LOG, is_replay=True)
 
 
 def _json(value: Any) -> Response:
