@@ -1,6 +1,6 @@
 """What a streamed token costs the API process, and what an open stream weighs.
 
-    python benchmarks/serving.py [--streams 1 64 512 1024]
+    python benchmarks/serving.py [--streams 1 64 512 1024] [--vllm PYTHON]
 
 The server is `rillm serve` with a stub in place of the engine core (`stub_core.py`), so that its
 process does everything but compute: take the engine's message, detokenize, parse (each request
@@ -19,6 +19,7 @@ import os
 import subprocess
 import sys
 import time
+import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -77,6 +78,7 @@ def request_body(prompt: str, max_tokens: int) -> bytes:
         "tools": TOOLS,
         "stream": True,
         "max_tokens": max_tokens,
+        "ignore_eos": True,
     }
     return json.dumps(body).encode()
 
@@ -112,9 +114,47 @@ def running_server(interval: float) -> Iterator[tuple[int, psutil.Process]]:
         process.wait()
 
 
-def wait_until_ready(port: int) -> None:
+@contextlib.contextmanager
+def running_vllm(python: str) -> Iterator[tuple[int, psutil.Process]]:
+    """As `running_server`: vLLM with the bundled model, and its parser of calls."""
+    from rillm.engine_args import EngineArgs
+
+    port = free_port()
+    command = [python, "-m", "vllm.entrypoints.openai.api_server", "--port", str(port)]
+    command += ["--model", str(EngineArgs().model_directory()), "--max-num-seqs", "1024"]
+    command += ["--enable-auto-tool-choice", "--tool-call-parser", "hermes", "--enforce-eager"]
+    command += ["--disable-uvicorn-access-log", "--no-enable-log-requests"]
+    environment = os.environ | {
+        "VLLM_CPU_KVCACHE_SPACE": "1",
+        "VLLM_NO_USAGE_STATS": "1",
+        "HF_HUB_OFFLINE": "1",
+        "PATH": os.pathsep.join([str(Path(python).parent), os.environ["PATH"]]),
+    }
+    environment.pop("PYTHONPATH", None)
+    process = subprocess.Popen(
+        command, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+    )
+    try:
+        server = psutil.Process(process.pid)
+        wait_until_ready(port, 600)
+        pin(server)
+        yield port, server
+    finally:
+        process.terminate()
+        process.wait()
+
+
+def tokens_made_by_vllm(port: int) -> float:
+    """What vLLM has counted so far: an event may hold several tokens when it cannot keep up."""
+    with urllib.request.urlopen(f"http://127.0.0.1:{port}/metrics") as answer:
+        lines = answer.read().decode().splitlines()
+    name = "vllm:generation_tokens_total"
+    return sum(float(line.rsplit(" ", 1)[1]) for line in lines if line.startswith(name))
+
+
+def wait_until_ready(port: int, patience_s: float = 30) -> None:
     """Read one whole answer."""
-    end = time.monotonic() + 30
+    end = time.monotonic() + patience_s
     while time.monotonic() < end:
         with contextlib.suppress(OSError):
             if asyncio.run(load(port, 1, 2, None, 0.5)).num_events > 0:
@@ -128,8 +168,11 @@ def pin(server: psutil.Process) -> None:
     cores = sorted(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else []
     if len(cores) > 1:
         server.cpu_affinity(cores[:1])
-        for child in server.children():
-            child.cpu_affinity(cores[1:])
+        for child in server.children(recursive=True):
+            with contextlib.suppress(psutil.Error):
+                child.cpu_affinity(cores[1:])
+                for thread in child.threads():
+                    os.sched_setaffinity(thread.id, cores[1:])
         os.sched_setaffinity(0, cores[1:])
 
 
@@ -205,6 +248,29 @@ def measure_cost(streams: list[int], window_s: float) -> list[dict[str, float]]:
     return rows
 
 
+def measure_vllm(python: str, streams: list[int], window_s: float) -> list[dict[str, float]]:
+    """The same load on vLLM: processor time of its API process by token that was made."""
+    rows = []
+    print("\nvLLM\n streams  us/token  tokens/s")
+    with running_vllm(python) as (port, server):
+        for count in streams:
+            made = tokens_made_by_vllm(port)
+            started = time.monotonic()
+            cpu = sum(server.cpu_times()[:2])
+            asyncio.run(load(port, count, 1900, server, window_s))
+            cpu = sum(server.cpu_times()[:2]) - cpu
+            made = tokens_made_by_vllm(port) - made
+            seconds = time.monotonic() - started
+            row = {
+                "streams": count,
+                "cpu_us_per_token": cpu / made * 1e6,
+                "tokens_per_s": made / seconds,
+            }
+            rows.append(row)
+            print(f"{count:8d}  {row['cpu_us_per_token']:8.1f}  {row['tokens_per_s']:8.0f}")
+    return rows
+
+
 def measure_pause(window_s: float, num_tokens: int) -> dict[str, float]:
     """The longest pause of 16 streams, without and with a long prompt beside them."""
     prompt = request_body("river " * num_tokens, 4)
@@ -226,15 +292,18 @@ def main() -> None:
     parser.add_argument(
         "--prompt", type=int, default=LONG_PROMPT_TOKENS, help="words of the prompt"
     )
+    parser.add_argument("--vllm", metavar="PYTHON", help="of an environment that has vLLM")
     parser.add_argument("--serve", nargs=2, metavar=("PORT", "INTERVAL"), help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.serve is not None:
         serve(int(options.serve[0]), float(options.serve[1]))
         return
-    result = {
+    result: dict[str, object] = {
         "cost": measure_cost(options.streams, options.seconds),
         "pause": measure_pause(options.seconds, options.prompt),
     }
+    if options.vllm:
+        result["vllm"] = measure_vllm(options.vllm, options.streams, options.seconds)
     print(json.dumps(result))
 
 
