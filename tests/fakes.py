@@ -31,6 +31,7 @@ def engine_request(
     priority: int = 0,
     cache_salt: str | None = None,
     read_prefix_cache: bool = True,
+    client: str = "",
     **params: Any,
 ) -> EngineRequest:
     """A request with everything but the prompt left at a default."""
@@ -44,6 +45,7 @@ def engine_request(
         priority=priority,
         cache_salt=cache_salt,
         read_prefix_cache=read_prefix_cache,
+        client=client,
     )
 
 

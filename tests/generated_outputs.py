@@ -24,7 +24,7 @@ class GeneratedOutputs:
         self._next: asyncio.Task[RequestOutput | None] = self._ask()
 
     def take(self) -> RequestOutput | None:
-        if not self._next.done():
+        if not self._next.done() or self._next.cancelled():
             return None
         output = self._next.result()
         if output is None:

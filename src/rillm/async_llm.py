@@ -12,6 +12,7 @@ from collections.abc import AsyncGenerator, Callable, Iterable, Mapping
 from contextlib import aclosing
 from pathlib import Path
 
+from rillm.admission import Admission
 from rillm.constraints.checker import GrammarChecker, read_markers
 from rillm.embedding import EmbeddingOutput, pooled_prompt, pooling_params
 from rillm.engine.client import EngineClient
@@ -42,6 +43,7 @@ class AsyncLLM:
         Raises:
             ConfigError: the model's configuration or tokenizer cannot be read.
         """
+        self._admission = Admission(args.max_num_seqs, args.max_waiting_requests)
         self.directory: Path = args.model_directory()
         directory = self.directory
         # First of all, so that the core loads while the tokenizer is read here.
@@ -126,7 +128,7 @@ class AsyncLLM:
 
     def get_num_unfinished_requests(self) -> int:
         """Requests that are waiting or running."""
-        return self._client.num_live_requests
+        return len(self._client.journal)
 
     def get_tokenizer(self) -> Tokenizer:
         """The tokenizer.
@@ -194,6 +196,7 @@ class AsyncLLM:
 
         Raises:
             InvalidRequestError: the prompt, a parameter or the request id is not acceptable.
+            CapacityError: too many requests wait already.
             EngineGenerateError: the engine failed on this request.
             EngineDeadError: the engine has stopped.
         """
@@ -214,10 +217,12 @@ class AsyncLLM:
 
         Raises:
             InvalidRequestError: the prompt is not acceptable.
+            CapacityError: too many requests wait already.
             EngineGenerateError: the engine failed on this request.
             EngineDeadError: the engine has stopped.
         """
-        info = await self._client.wait_ready()
+        with self._admission.enter(self._client.journal.num_open_choices):
+            info = await self._client.wait_ready()
         limits = Limits(max_model_len=info.max_model_len, max_num_seqs=info.max_num_seqs)
         request_id = self._client.new_request_id()
         processed = self._inputs.process(request_id, prompt, pooling_params(), limits)
@@ -283,6 +288,7 @@ class AsyncLLM:
 
         Raises:
             InvalidRequestError: the prompt, a parameter or the request id is not acceptable.
+            CapacityError: too many requests wait already.
             EngineDeadError: the engine has stopped.
         """
         if not isinstance(request_id, str) or not request_id:
@@ -295,9 +301,10 @@ class AsyncLLM:
         # Taken before the first pause, so that nobody else can take the same id meanwhile.
         self._live[request_id] = stream
         try:
-            info = await self._client.wait_ready()
-            limits = Limits(max_model_len=info.max_model_len, max_num_seqs=info.max_num_seqs)
-            grammar = await self._grammars.check(sampling_params)
+            with self._admission.enter(self._client.journal.num_open_choices):
+                info = await self._client.wait_ready()
+                limits = Limits(max_model_len=info.max_model_len, max_num_seqs=info.max_num_seqs)
+                grammar = await self._grammars.check(sampling_params)
             processed = self._inputs.process(
                 stream.engine_id, prompt, sampling_params, limits, priority, grammar
             )

@@ -40,6 +40,9 @@ class EngineArgs:
     """Longest prompt plus output, in tokens."""
     max_num_seqs: int = 256
     """Most sequences in one step."""
+    max_waiting_requests: int = 1024
+    """Requests that may wait beyond those, each choice of `n` counting as one; more are refused at
+    once, with 503 over HTTP."""
     max_num_batched_tokens: int | None = None
     """Tokens of one step: decodes first, then chunks of prefill."""
     block_size: int = 16

@@ -7,6 +7,9 @@ RillmError
 │   ├── ModelNotFoundError       no such model                    404
 │   └── ItemNotFoundError        no such response or item         404
 ├── CapacityError            try again later                  HTTP 503
+│   ├── RateLimitError           the caller has its share         429
+│   └── ShuttingDownError        elsewhere, or after a restart    503
+├── DeadlineError            the caller's time is over        HTTP 504
 ├── EngineError              our fault                        HTTP 500
 │   ├── EngineGenerateError      one request failed               500
 │   │   └── PoisonedRequestError     it stops the engine              500
@@ -53,7 +56,27 @@ class ItemNotFoundError(RequestError):
 
 
 class CapacityError(RillmError):
-    """No room at present: the same request may succeed later."""
+    """No room at present: the same request may succeed later.
+
+    Attributes:
+        retry_after_s: when, in seconds.
+    """
+
+    def __init__(self, message: str, *, retry_after_s: int = 1) -> None:
+        super().__init__(message)
+        self.retry_after_s = retry_after_s
+
+
+class RateLimitError(CapacityError):
+    """A caller has reached the limit of its own."""
+
+
+class ShuttingDownError(CapacityError):
+    """The server is about to stop."""
+
+
+class DeadlineError(RillmError):
+    """The request was not done in the time that its caller had set."""
 
 
 class EngineError(RillmError):

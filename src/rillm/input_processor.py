@@ -12,6 +12,7 @@ from typing import Any, NotRequired, TypedDict
 
 import msgspec
 
+from rillm.admission import CLIENT
 from rillm.engine.messages import EngineRequest, TokenSamplingParams
 from rillm.errors import ContextLengthError, InvalidRequestError
 from rillm.models.config import GenerationConfig, ModelConfig
@@ -148,6 +149,7 @@ class InputProcessor:
             priority=priority,
             cache_salt=salt,
             read_prefix_cache=not (reports_prompt if skip_cache is None else skip_cache),
+            client=CLIENT.get(),
         )
         return ProcessedRequest(request=request, prompt=text, params=params)
 

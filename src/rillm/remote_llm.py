@@ -203,7 +203,7 @@ class RemoteLLM:
             stream.fail(EngineDeadError("the frontend has been shut down"))
             stream.stop()
 
-    async def close(self) -> None:
+    async def aclose(self) -> None:
         """Shut down, and close all connections."""
         self.shutdown()
         await self._client.aclose()

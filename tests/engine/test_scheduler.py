@@ -50,6 +50,7 @@ def plans(draw: st.DrawFn) -> Plan:
             max_tokens=max_tokens,
             n=draw(st.sampled_from([1, 1, 2, 4])),
             priority=draw(st.sampled_from([0, 0, -1, 2])),
+            client=draw(st.sampled_from(["", "", "a", "b"])),
             cache_salt=draw(st.sampled_from([None, None, "a"])),
             read_prefix_cache=draw(st.sampled_from([True, True, False])),
             stop_token_ids=draw(st.lists(st.integers(0, 11), max_size=1)),

@@ -40,7 +40,7 @@ PROMPTS = ("Tell me a story about a river.", "What is a rill?", "Hello", "Count 
 _IDLE_S = 30.0
 _PATIENCE_S = 180.0
 """Until something that has to happen counts as never happening."""
-_MEMORY_SLACK = 48 * 2**20
+MEMORY_SLACK = 48 * 2**20
 """Bytes that buffers and caches of a server may still grow by when they are warm."""
 
 Answer = dict[str, Any]
@@ -159,8 +159,10 @@ async def _until(condition: Callable[[], object]) -> None:
 class Readers:
     """Sends requests and folds what comes back."""
 
-    def __init__(self, client: httpx2.AsyncClient) -> None:
+    def __init__(self, client: httpx2.AsyncClient, gaps: list[float] | None = None) -> None:
+        """Read with a client; `gaps` gets the seconds between the events of a stream."""
         self._client = client
+        self._gaps = [] if gaps is None else gaps
         self.token_arrived = asyncio.Event()
 
     async def read(self, number: int) -> Answer:
@@ -175,10 +177,15 @@ class Readers:
             async with self._client.stream("POST", path, json=body) as response:
                 if response.status_code != 200:
                     return {"error": (await response.aread()).decode()}
+                last_s = 0.0
                 async for line in response.aiter_lines():
                     if line.startswith("data: "):
                         self.token_arrived.set()
-                        _fold(answer, line.removeprefix("data: "))
+                        now_s = time.monotonic()
+                        if last_s:
+                            self._gaps.append(now_s - last_s)
+                        last_s = now_s
+                        fold(answer, line.removeprefix("data: "))
         except httpx2.HTTPError as error:
             return {"broken": repr(error)}
         return answer
@@ -197,7 +204,7 @@ def _whole(status: int, body: dict[str, Any]) -> Answer:
     return answer
 
 
-def _fold(answer: Answer, data: str) -> None:
+def fold(answer: Answer, data: str) -> None:
     """Add one event of a stream."""
     if data == "[DONE]":
         answer["done"] = answer.get("done", 0) + 1
@@ -296,7 +303,7 @@ async def check_idle(server: Server, before: dict[str, int]) -> dict[str, int]:
         over = {
             name: (held[name], value)
             for name, value in before.items()
-            if held[name] > value + (_MEMORY_SLACK if name == "memory" else 0)
+            if held[name] > value + (MEMORY_SLACK if name == "memory" else 0)
         }
         if not over:
             return held

@@ -27,7 +27,7 @@ def tell(_signum: int, _frame: FrameType | None) -> None:
     (llm,) = _started
     held = {
         "requests": llm.get_num_unfinished_requests(),
-        "journal_tokens": llm._client.num_kept_tokens,
+        "journal_tokens": llm._client.journal.num_tokens,
         "used_blocks": llm.ready_info.num_blocks - llm.engine_stats.num_free_blocks
         if llm.ready_info
         else 0,

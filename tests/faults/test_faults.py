@@ -10,7 +10,8 @@ import re
 import httpx2
 import psutil
 import pytest
-from fault_harness import Server, check_idle, request_of, run, running_server
+from fault_harness import MEMORY_SLACK, Server, check_idle, request_of, run, running_server
+from slow_readers import BYTES_PER_STREAM, NUM_SLOW, run_slow, wait_for_drop
 
 pytestmark = pytest.mark.timeout(300)
 
@@ -46,6 +47,23 @@ async def check_probes(server: Server) -> None:
     assert set(seen) <= {"ok", "restarting"}
     (line,) = re.findall(r"^rillm:engine_restarts_total{.*} (.+)$", metrics, re.MULTILINE)
     assert line == "1.0"
+
+
+async def test_slow_readers_cost_their_own_output_and_lose_nothing() -> None:
+    async with running_server() as server:
+        # So that buffers and caches are warm.
+        first = await run_slow(server)
+        outcome = await run_slow(server)
+
+    assert outcome.wrong == []
+    assert outcome.num_merged > 0
+    assert outcome.memory <= outcome.output + NUM_SLOW * BYTES_PER_STREAM
+    assert outcome.idle_memory <= first.idle_memory + MEMORY_SLACK
+
+
+async def test_readers_that_take_nothing_are_dropped() -> None:
+    async with running_server(**{"write-timeout": "2"}) as server:
+        await wait_for_drop(server, 3)
 
 
 async def test_server_whose_engine_stays_dead_says_so_and_exits() -> None:

@@ -186,7 +186,7 @@ async def test_streams_of_all_kinds_go_on_where_they_stopped(
     by_name = dict(zip(REQUESTS, results, strict=True))
     assert sum(output.prompt_logprobs is not None for output in by_name["logprobs"]) == 1
     assert llm.get_num_unfinished_requests() == 0
-    assert llm._client.num_kept_tokens == 0
+    assert llm._client.journal.num_tokens == 0
     assert llm.engine_stats.num_free_blocks == 120
 
 

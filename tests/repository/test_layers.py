@@ -40,7 +40,7 @@ LAYERS: list[set[str]] = [
     {"models"},
     {"text.tokenizer_files", "text.pieces"},
     {"engine.config"},
-    {"outputs", "sampling_params", "sse_reader"},
+    {"admission", "outputs", "sampling_params", "sse_reader"},
     {"structured_outputs"},
     {"errors", "__init__"},
 ]
@@ -60,6 +60,7 @@ CORE = {
     "engine.token_masks",
     "engine.sequence",
     "engine.block_pool",
+    "engine.waiting",
 }
 NO_TORCH = [
     "rillm",

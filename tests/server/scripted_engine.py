@@ -19,6 +19,7 @@ from rillm.output_formats import OutputFormats
 from rillm.outputs import CompletionOutput, RequestOutput
 from rillm.sampling_params import SamplingParams
 from rillm.server.app import create_app
+from rillm.server.observed import ObservedApp
 from rillm.server.options import HttpOptions
 from rillm.text.tokenizer import Tokenizer
 
@@ -198,7 +199,7 @@ def parse_events(body: bytes) -> list[Any]:
     return [each if each == "[DONE]" else json.loads(each) for each in data]
 
 
-def new_app(engine: ScriptedEngine, options: HttpOptions | None = None) -> ASGIApp:
+def new_app(engine: ScriptedEngine, options: HttpOptions | None = None) -> ObservedApp:
     """An application over `engine`."""
     return create_app(
         engine,

@@ -67,7 +67,7 @@ async def remote(*urls: str) -> AsyncIterator[RemoteLLM]:
     try:
         yield llm
     finally:
-        await llm.close()
+        await llm.aclose()
 
 
 def face(llm: RemoteLLM | AsyncLLM) -> ASGIApp:

@@ -252,7 +252,7 @@ def test_text_within_a_call_waits_for_its_end() -> None:
         (EngineGenerateError("secret"), 500, "api_error"),
         (EngineDeadError("secret"), 500, "api_error"),
         (RuntimeError("secret"), 500, "api_error"),
-        (CapacityError("full"), 503, "overloaded_error"),
+        (CapacityError("full"), 529, "overloaded_error"),
     ],
 )
 async def test_failures_have_anthropics_shape_before_and_in_a_stream(
@@ -265,7 +265,7 @@ async def test_failures_have_anthropics_shape_before_and_in_a_stream(
         assert said["type"] == "error"
         assert said["error"]["type"] == kind
         assert said["request_id"] == early.headers["request-id"]
-        assert ("retry-after" in early.headers) == (status == 503)
+        assert ("retry-after" in early.headers) == (status == 529)
     body = WITHOUT_TOOLS | {"stream": True}
     late = await call(ScriptedEngine([delta(0, "a")], error), MESSAGES, body)
     last = read_events(late.body)[-1]

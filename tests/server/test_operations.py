@@ -28,6 +28,7 @@ from scripted_engine import (
 from rillm.errors import CapacityError, ConfigError, EngineGenerateError
 from rillm.formats.registry import combine
 from rillm.output_formats import OutputFormats
+from rillm.server.config import ListenConfig
 from rillm.server.options import HttpOptions
 
 CHAT = "/v1/chat/completions"
@@ -357,6 +358,8 @@ async def test_probes_and_a_log_switched_off_write_nothing(
         ({"root_path": "llm"}, "root_path"),
         ({"root_path": "/llm/"}, "root_path"),
         ({"max_body_bytes": 0}, "max_body_bytes"),
+        ({"max_requests_per_key": -1}, "max_requests_per_key"),
+        ({"tokens_per_minute_per_key": -1}, "tokens_per_minute_per_key"),
         ({"heartbeat_seconds": -1}, "heartbeat_seconds"),
         ({"heartbeat_seconds": float("nan")}, "heartbeat_seconds"),
     ],
@@ -364,6 +367,12 @@ async def test_probes_and_a_log_switched_off_write_nothing(
 def test_options_out_of_range_are_named(fields: Any, message: str) -> None:
     with pytest.raises(ConfigError, match=message):
         HttpOptions(**fields)
+
+
+@pytest.mark.parametrize("seconds", [-1, 0.5, float("nan"), 1e9])
+def test_write_timeout_out_of_range_is_named(seconds: float) -> None:
+    with pytest.raises(ConfigError, match="write_timeout"):
+        ListenConfig(write_timeout=seconds)
 
 
 def test_key_is_not_shown() -> None:

@@ -102,14 +102,9 @@ class EngineClient:
         return self._restarts.total
 
     @property
-    def num_live_requests(self) -> int:
-        """Requests that are waiting or running, or not read to their end."""
-        return len(self._journal)
-
-    @property
-    def num_kept_tokens(self) -> int:
-        """Tokens in the journal of live requests."""
-        return self._journal.num_tokens
+    def journal(self) -> Journal:
+        """Requests that are waiting or running, or not read to their end; to be counted."""
+        return self._journal
 
     async def wait_ready(self) -> EngineInfo:
         """Wait until the core has loaded its model for the first time.

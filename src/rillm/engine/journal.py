@@ -48,6 +48,7 @@ class Journal:
     def __init__(self) -> None:
         self._entries: dict[int, _Entry] = {}
         self._refused: dict[bytes, None] = {}
+        self._num_open_choices = 0
 
     def __len__(self) -> int:
         return len(self._entries)
@@ -56,6 +57,11 @@ class Journal:
     def num_open(self) -> int:
         """Requests that the core has not ended."""
         return sum(bool(entry.outputs) for entry in self._entries.values())
+
+    @property
+    def num_open_choices(self) -> int:
+        """Choices that the core has not ended."""
+        return self._num_open_choices
 
     @property
     def num_tokens(self) -> int:
@@ -75,6 +81,7 @@ class Journal:
             )
         outputs: dict[int, list[int]] = {choice: [] for choice in range(request.n)}
         self._entries[request.request_id] = _Entry(request, sink, outputs)
+        self._num_open_choices += request.n
 
     def deliver(self, delta: TokenDelta) -> None:
         """Note what the core has produced, and hand it on.
@@ -85,7 +92,7 @@ class Journal:
         if entry is None:
             return
         if delta.finish_reason is not None:
-            entry.outputs.pop(delta.choice, None)
+            self._end(entry, delta.choice)
         elif delta.choice in entry.outputs:
             entry.outputs[delta.choice] += delta.token_ids
         if delta.times is not None:
@@ -97,18 +104,27 @@ class Journal:
 
     def remove(self, request_id: int) -> bool:
         """Forget a request; its sink gets nothing any more. Returns whether it was there."""
-        return self._entries.pop(request_id, None) is not None
+        entry = self._entries.pop(request_id, None)
+        if entry is None:
+            return False
+        self._num_open_choices -= len(entry.outputs)
+        return True
 
     def end_choice(self, request_id: int, choice: int) -> None:
         """Forget one choice of a request; the others go on."""
         entry = self._entries.get(request_id)
         if entry is not None:
-            entry.outputs.pop(choice, None)
+            self._end(entry, choice)
             entry.unproven.discard(choice)
+
+    def _end(self, entry: _Entry, choice: int) -> None:
+        if entry.outputs.pop(choice, None) is not None:
+            self._num_open_choices -= 1
 
     def fail_all(self, error: EngineError) -> None:
         """End every live request with an error."""
         entries, self._entries = self._entries, {}
+        self._num_open_choices = 0
         for entry in entries.values():
             entry.sink(error)
 
@@ -149,7 +165,7 @@ class Journal:
         if entry.guilt < _GUILTY:
             return None
         self._refuse(entry.request)
-        del self._entries[entry.request.request_id]
+        self.remove(entry.request.request_id)
         entry.sink(
             PoisonedRequestError("the request has stopped the engine twice; it is not tried again")
         )
@@ -162,7 +178,7 @@ class Journal:
 
 
 def _fingerprint(request: EngineRequest) -> bytes:
-    """Name a request by what it asks for; a retry differs in its id, and often in its seed."""
+    """Name a request by what it asks for, whoever does; a retry often has another seed."""
     params = msgspec.structs.replace(request.params, seed=0)
-    same = msgspec.structs.replace(request, request_id=0, params=params)
+    same = msgspec.structs.replace(request, request_id=0, params=params, client="")
     return hashlib.blake2b(msgspec.msgpack.encode(same), digest_size=16).digest()

@@ -61,12 +61,15 @@ class EngineRequest(msgspec.Struct, array_like=True, frozen=True, kw_only=True):
     params: TokenSamplingParams
     n: int = 1
     priority: int = 0
-    """Lower runs earlier; requests of equal priority in order of arrival."""
+    """Lower runs earlier."""
     cache_salt: str | None = None
     """Prefix cache blocks are shared only between requests of the same salt."""
     read_prefix_cache: bool = True
     pools: bool = False
     """Report the mean hidden state of the prompt; needs `read_prefix_cache` to be False."""
+    client: str = ""
+    """Whose request it is; those of equal priority share the engine fairly between clients, and
+    run in order of arrival within each."""
 
 
 class Start(msgspec.Struct, array_like=True, tag="start"):

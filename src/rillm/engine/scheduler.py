@@ -22,14 +22,10 @@ from operator import attrgetter
 from rillm.engine.block_pool import BlockPool, block_hash
 from rillm.engine.finishing import failure, failures, finish_reason
 from rillm.engine.grammars import Matcher
-from rillm.engine.messages import (
-    EngineRequest,
-    Replay,
-    StepStats,
-    TokenDelta,
-)
+from rillm.engine.messages import EngineRequest, Replay, StepStats, TokenDelta
 from rillm.engine.scheduled_batch import SampledToken, ScheduledBatch
 from rillm.engine.sequence import Sequence
+from rillm.engine.waiting import OUTPUT_WEIGHT, WaitingQueue
 
 _by_order = attrgetter("order")
 
@@ -62,7 +58,7 @@ class Scheduler:
         self.max_num_batched_tokens = max_num_batched_tokens
         self.enable_prefix_caching = enable_prefix_caching
         self._clock = clock
-        self._waiting: list[Sequence] = []
+        self._waiting = WaitingQueue()
         self._running: list[Sequence] = []
         self._held: dict[int, list[Sequence]] = {}
         self._live: dict[int, list[Sequence]] = {}
@@ -107,13 +103,13 @@ class Scheduler:
             self._held[request.request_id] = members
             return
         for sequence in members:
-            insort(self._waiting, sequence, key=_by_order)
+            self._waiting.add(sequence)
 
     def release(self, request_id: int, matcher: Matcher) -> None:
         """Give a request its compiled grammar; unknown ids are ignored: it was aborted."""
         for sequence in self._held.pop(request_id, []):
             sequence.follow(matcher.fork())
-            insort(self._waiting, sequence, key=_by_order)
+            self._waiting.add(sequence)
 
     def quarantine(self, batch: ScheduledBatch) -> None:
         """Set the sequences of a step that failed back; from now on each of them runs alone."""
@@ -169,7 +165,7 @@ class Scheduler:
                 budget -= chunk
         is_short = before != self._num_preemptions
         while self._waiting and budget and not is_short:
-            chunk = self._admit(self._waiting[0], batch, budget)
+            chunk = self._admit(self._waiting.first(), batch, budget)
             budget -= chunk
             is_short = not chunk
         return batch
@@ -229,7 +225,7 @@ class Scheduler:
             sequence.prompt_token_id_logprobs = []
             sequence.hidden_sum = []
         self._num_preemptions += 1
-        insort(self._waiting, sequence, key=_by_order)
+        self._waiting.add(sequence)
 
     def _admit(self, sequence: Sequence, batch: ScheduledBatch, budget: int) -> int:
         """Start a waiting sequence if there are rows and blocks for it.
@@ -254,6 +250,7 @@ class Scheduler:
         if sequence.num_cached_tokens is None:
             sequence.num_cached_tokens = num_cached
             sequence.scheduled_s = self._clock()
+            self._waiting.charge(sequence.request.client, len(sequence.token_ids) - num_cached)
         insort(self._running, sequence, key=_by_order)
         self._num_reserved += sequence.num_forks
         batch.add(sequence, chunk)
@@ -320,6 +317,7 @@ class Scheduler:
         if token.token_id >= 0:
             sequence.token_ids.append(token.token_id)
             delta.token_ids = [token.token_id]
+            self._waiting.charge(sequence.request.client, OUTPUT_WEIGHT)
             if token.logprobs is not None:
                 delta.logprobs = [token.logprobs]
             if sequence.matcher is not None:

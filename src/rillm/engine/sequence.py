@@ -75,6 +75,11 @@ class Sequence:
         return len(self.token_ids) - self.num_computed_tokens
 
     @property
+    def has_begun(self) -> bool:
+        """Whether it has run before: it was preempted, or comes from another core."""
+        return self.num_cached_tokens is not None
+
+    @property
     def choices(self) -> range:
         """The choice, and those that wait for its prefill."""
         return range(self.choice, self.choice + self.num_forks)

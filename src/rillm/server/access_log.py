@@ -33,6 +33,8 @@ class RequestRecord:
     """Monotonic seconds."""
     status: int = 0
     """0 until the response begins."""
+    timeout: str | None = None
+    """Of the header `X-Request-Timeout`, not checked."""
     is_admitted: bool = False
     """The engine has taken all of it: no refusal follows, only tokens or a failure."""
     prompt_tokens: int = 0

@@ -8,7 +8,6 @@ from starlette.applications import Starlette
 from starlette.middleware import Middleware
 from starlette.middleware.cors import CORSMiddleware
 from starlette.routing import Route
-from starlette.types import ASGIApp
 
 from rillm import __version__
 from rillm.output_formats import OutputFormats
@@ -21,6 +20,7 @@ from rillm.server.derender import Derender
 from rillm.server.errors import HANDLED, error_response
 from rillm.server.generate import Generate
 from rillm.server.health import Health
+from rillm.server.intake import Intake
 from rillm.server.kept_streams import KeptStreams
 from rillm.server.live_requests import Requests
 from rillm.server.metrics import ServerMetrics
@@ -47,7 +47,7 @@ def create_app(
     tokens_only: bool = False,
     has_prompt_details: bool = False,
     options: HttpOptions | None = None,
-) -> ASGIApp:
+) -> ObservedApp:
     """Make the application.
 
     Args:
@@ -67,8 +67,9 @@ def create_app(
     options = options or HttpOptions()
     metrics = ServerMetrics(engine.max_model_len)
     streams = KeptStreams(options.resume_seconds, options.resume_bytes)
-    outermost = ObservedApp(metrics, options, streams)
-    engine = ObservedEngine(engine, metrics)
+    intake = Intake(metrics, options)
+    outermost = ObservedApp(metrics, intake, options, streams)
+    engine = ObservedEngine(engine, metrics, intake)
     model = ServedModel(model_names, model_root, engine)
     generate = Generate(
         engine,
@@ -79,7 +80,7 @@ def create_app(
         reasoning_fields,
         has_prompt_details=has_prompt_details,
     )
-    health = Health(engine, lambda: outermost.num_live)
+    health = Health(engine, intake)
     shown = MetricsRoute(metrics, engine, model.names[0], has_aliases=options.metrics_aliases)
     routes = [
         *([] if tokens_only else _text_routes(engine, model, formats, reasoning_fields, options)),

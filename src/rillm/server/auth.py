@@ -12,6 +12,7 @@ from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.types import ASGIApp, Receive, Scope, Send
 
+from rillm.admission import CLIENT
 from rillm.server.errors import error_response
 from rillm.server.paths import is_open, route_path
 
@@ -33,8 +34,16 @@ class ApiKeys:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer one request."""
-        if scope["type"] != "http" or self._is_allowed(scope):
+        if scope["type"] != "http" or is_open(route_path(scope)) or scope["method"] == "OPTIONS":
             await self._app(scope, receive, send)
+            return
+        if (number := self._shown_key(scope)) is not None:
+            # Callers share the engine fairly; the name says which key, and nothing of it.
+            client = CLIENT.set(f"key {number}")
+            try:
+                await self._app(scope, receive, send)
+            finally:
+                CLIENT.reset(client)
             return
         error = HTTPException(
             401,
@@ -43,16 +52,15 @@ class ApiKeys:
         )
         await error_response(Request(scope, receive), error)(scope, receive, send)
 
-    def _is_allowed(self, scope: Scope) -> bool:
-        if scope["method"] == "OPTIONS" or is_open(route_path(scope)):
-            return True
+    def _shown_key(self, scope: Scope) -> int | None:
+        """Which of the keys a request shows; None: none of them."""
         headers = Headers(scope=scope)
         kind, _, bearer = headers.get("authorization", "").partition(" ")
         shown = [bearer if kind.lower() == "bearer" else "", headers.get("x-api-key", "")]
         digests = [_digest(each.strip().encode("latin-1")) for each in shown]
         # Every key is compared, whole: the time taken says nothing about any of them.
         matches = [hmac.compare_digest(each, known) for each in digests for known in self._digests]
-        return sum(matches) > 0
+        return matches.index(True) % len(self._digests) if sum(matches) else None
 
 
 def _digest(key: bytes) -> bytes:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
+from rillm.errors import ConfigError
 from rillm.output_formats import ToolStrict
 from rillm.server.options import HttpOptions
 
@@ -18,11 +19,28 @@ class ListenConfig(HttpOptions):
     port: int = 8000
     """TCP port; 0 picks a free one."""
     shutdown_timeout: int = 10
-    """Seconds that running requests get after SIGINT or SIGTERM before they end with an error."""
+    """Seconds that running requests get after SIGINT or SIGTERM before they end with an error; a
+    second signal ends them at once."""
+    write_timeout: float = 300.0
+    """Seconds for which a client may take nothing of what there is to read, or not be there at all,
+    before its connection is closed; 0: for ever. Needs Linux."""
     ssl_certfile: str | None = None
     """File with the certificate, and what it is signed with, to be served over TLS."""
     ssl_keyfile: str | None = None
     """File with the certificate's key, if it is not in the same file."""
+
+    def __post_init__(self) -> None:
+        """Check the settings.
+
+        Raises:
+            ConfigError: one is out of its range.
+        """
+        super().__post_init__()
+        # Written so that NaN fails, too.
+        if not (self.write_timeout == 0 or 1 <= self.write_timeout <= 86400):
+            raise ConfigError(
+                f"write_timeout is {self.write_timeout}, must be 0, or from 1 to 86400"
+            )
 
 
 @dataclass(frozen=True, kw_only=True)

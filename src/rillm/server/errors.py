@@ -11,19 +11,21 @@ from starlette.responses import Response
 
 from rillm.errors import (
     CapacityError,
+    DeadlineError,
     EngineDeadError,
     EngineError,
     InvalidRequestError,
     ItemNotFoundError,
     ModelNotFoundError,
     PoisonedRequestError,
+    RateLimitError,
     RequestError,
+    ShuttingDownError,
 )
 from rillm.server.access_log import CLIENT_CLOSED_REQUEST, CURRENT
-from rillm.server.anthropic.errors import anthropic_error, speaks_anthropic
+from rillm.server.anthropic.errors import anthropic_error, anthropic_status, speaks_anthropic
 
 JSON = "application/json"
-RETRY_AFTER_S = "1"
 _MAX_TEXT = 1000
 
 
@@ -36,7 +38,9 @@ _STATUS: tuple[tuple[type[Exception], int, str], ...] = (
     (ModelNotFoundError, 404, "NotFoundError"),
     (ItemNotFoundError, 404, "NotFoundError"),
     (RequestError, 400, "BadRequestError"),
+    (RateLimitError, 429, "RateLimitError"),
     (CapacityError, 503, "ServiceUnavailableError"),
+    (DeadlineError, 504, "DeadlineExceededError"),
     (ClientDisconnect, CLIENT_CLOSED_REQUEST, "ClientClosedRequest"),
 )
 """First match wins; what is not listed is our fault: 500."""
@@ -95,16 +99,24 @@ def error_response(request: Request, error: Exception) -> Response:
         record.error = body.error.type
     headers = dict(error.headers or {}) if isinstance(error, HTTPException) else {}
     if isinstance(error, CapacityError):
-        headers["Retry-After"] = RETRY_AFTER_S
-    shown: msgspec.Struct = body
+        headers["Retry-After"] = str(error.retry_after_s)
+    if isinstance(error, DeadlineError):
+        # OpenAI's and Anthropic's clients ask again after a 504, unless they are told not to.
+        headers["X-Should-Retry"] = "false"
+    if isinstance(error, ShuttingDownError):
+        # Whoever comes again by the same connection would meet the same server.
+        headers["Connection"] = "close"
+    shown, status = msgspec.json.encode(body), body.error.code
     if speaks_anthropic(request.scope):
-        shown = anthropic_error(body.error.code, body.error.message)
-    return Response(msgspec.json.encode(shown), body.error.code, headers=headers, media_type=JSON)
+        shown = msgspec.json.encode(anthropic_error(status, body.error.message))
+        status = anthropic_status(status)
+    return Response(shown, status, headers=headers, media_type=JSON)
 
 
 HANDLED: tuple[type[Exception], ...] = (
     RequestError,
     CapacityError,
+    DeadlineError,
     EngineError,
     ClientDisconnect,
     HTTPException,

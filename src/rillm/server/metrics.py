@@ -28,6 +28,10 @@ _HTTP = (0.1, 0.5, 1)
 _FEW: Final = (1, 2, 5, 10, 20)
 
 
+REJECTION_REASONS: Final = ("capacity", "key_limit")
+"""Of the server, or of the caller's key."""
+
+
 class Histogram:
     """Observations, sorted into buckets.
 
@@ -76,8 +80,8 @@ class ServerMetrics:
         self.cached_tokens = 0
         self.finish_reasons: Counter[str] = Counter()
         """Choices by how they ended."""
-        self.rejections = 0
-        """Requests that found no room."""
+        self.rejections: Counter[str] = Counter()
+        """Requests that found no room, by `REJECTION_REASONS`."""
         self.first_token = Histogram(_TO_FIRST)
         self.inter_token = Histogram(_BETWEEN)
         self.per_output_token = Histogram(_BETWEEN)

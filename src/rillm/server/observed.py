@@ -8,22 +8,22 @@ of the request, which the context of the running task carries from one to the ot
 from __future__ import annotations
 
 import asyncio
-import functools
 import time
-from bisect import bisect_left
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from itertools import zip_longest
 from typing import Any, Final
 
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from rillm.admission import CLIENT
 from rillm.engine.messages import StepStats
-from rillm.errors import CapacityError, RequestError
+from rillm.errors import RillmError
 from rillm.input_processor import TokensPrompt
 from rillm.outputs import RequestOutput
 from rillm.sampling_params import SamplingParams
 from rillm.server.access_log import CURRENT, RequestRecord, log_request, new_record
 from rillm.server.anthropic.errors import speaks_anthropic
+from rillm.server.deadline import TIMEOUT_HEADER, Deadline
+from rillm.server.intake import Intake
 from rillm.server.live_requests import LiveRequests
 from rillm.server.metrics import ServerMetrics
 from rillm.server.options import OPTIONS, HttpOptions
@@ -31,6 +31,7 @@ from rillm.server.paths import is_quiet, route_path
 from rillm.server.sampling import SamplingDefaults
 from rillm.server.serving_engine import ModelFacts, ServingEngine
 from rillm.server.sse import KEEPER, RAW_SEND, StreamKeeper
+from rillm.server.tally import Tally
 from rillm.streams import Outputs
 from rillm.text.tokenizer import Tokenizer
 
@@ -40,11 +41,12 @@ _now = time.monotonic
 
 
 class ObservedEngine:
-    """An engine whose requests are counted."""
+    """An engine whose requests are counted, and taken as long as the server is to go on."""
 
-    def __init__(self, engine: ServingEngine, metrics: ServerMetrics) -> None:
+    def __init__(self, engine: ServingEngine, metrics: ServerMetrics, intake: Intake) -> None:
         self._engine = engine
         self._metrics = metrics
+        self._intake = intake
         self.live = LiveRequests()
         """What it works on."""
 
@@ -114,37 +116,67 @@ class ObservedEngine:
         priority: int = 0,
         stand_ins: Mapping[int, str] | None = None,
     ) -> ObservedOutputs:
-        """Submit one request, as the engine does."""
-        record = CURRENT.get()
-        tally = _Tally(self._metrics, sampling_params, record)
-        if record is not None:
-            # A loaded engine takes or refuses a request before it first waits for anything.
-            record.is_admitted = self._engine.ready_info is not None
+        """Submit one request, as the engine does.
+
+        Raises:
+            ShuttingDownError: the server is about to stop.
+            RateLimitError: the caller has reached its limit.
+            DeadlineError: the caller's time is over.
+            RillmError: as the engine.
+        """
+        record, client = CURRENT.get(), CLIENT.get()
+        tally = Tally(self._metrics, sampling_params, record)
         try:
-            outputs = await self._engine.open_stream(
-                prompt, sampling_params, request_id, priority=priority, stand_ins=stand_ins
-            )
+            deadline = Deadline(record)
+            self._intake.enter(client)
+            try:
+                if record is not None:
+                    # A loaded engine takes or refuses a request before it first waits.
+                    record.is_admitted = self._engine.ready_info is not None
+                outputs = await deadline.wait_for(
+                    self._engine.open_stream(
+                        prompt, sampling_params, request_id, priority=priority, stand_ins=stand_ins
+                    )
+                )
+            except BaseException:
+                self._intake.leave(client, 0)
+                raise
         except BaseException as error:
             tally.fail(error)
             tally.close()
+            if isinstance(error, RillmError) and self._intake.end_error is not None:
+                raise self._intake.end_error from error
             raise
         # The name under which the caller knows it, where it came from one.
         caller_id = request_id if record is None else record.request_id
         self.live.add(caller_id, request_id)
 
-        return ObservedOutputs(
-            outputs, tally, release=functools.partial(self.live.remove, caller_id, request_id)
-        )
+        def release() -> None:
+            self.live.remove(caller_id, request_id)
+            self._intake.leave(client, tally.num_tokens)
+
+        return ObservedOutputs(outputs, tally, self._intake, deadline, release)
 
 
 class ObservedOutputs:
     """One request's outputs, counted as they are taken."""
 
-    def __init__(self, outputs: Outputs, tally: _Tally, release: Callable[[], None]) -> None:
+    def __init__(
+        self,
+        outputs: Outputs,
+        tally: Tally,
+        intake: Intake,
+        deadline: Deadline,
+        release: Callable[[], None],
+    ) -> None:
         self._outputs = outputs
         self._tally = tally
+        self._intake = intake
         self._release = release
+        self._error: RillmError | None = None
         self._is_closed = False
+        self._stop_watch = deadline.watch(self.fail)
+        intake.add(self)
 
     @property
     def on_ready(self) -> Callable[[], None]:
@@ -164,150 +196,50 @@ class ObservedOutputs:
         """What there is to read, or None; as the engine."""
         try:
             output = self._outputs.take()
+            if output is None and self._error is not None:
+                raise self._error
         except Exception as error:
-            self._tally.fail(error)
-            raise
+            # What has been ended may fail on top of it: the engine stops, too.
+            self._tally.fail(self._error or error)
+            if self._error is None:
+                raise
+            raise self._error from None
         if output is not None:
             self._tally.add(output)
         return output
+
+    def fail(self, error: RillmError) -> None:
+        """End with an error, after what there is to read; the first one counts.
+
+        The engine is rid of it at once, however slowly it is read.
+        """
+        self._error, tell = self._error or error, self.on_ready
+        self._outputs.close()
+        tell()
 
     def close(self, reasons: Sequence[str | None] = ()) -> None:
         """Close the engine's; the request counts as ended, for these reasons."""
         if not self._is_closed:
             self._is_closed = True
+            self._stop_watch()
+            self._intake.remove(self)
             self._outputs.close(reasons)
             self._release()
             self._tally.close(reasons)
-
-
-class _Tally:
-    """What one request of the engine has produced so far."""
-
-    __slots__ = (
-        "_counts",
-        "_is_refused",
-        "_last_output",
-        "_last_time",
-        "_metrics",
-        "_open_reason",
-        "_params",
-        "_reasons",
-        "_record",
-        "_started",
-    )
-
-    def __init__(
-        self, metrics: ServerMetrics, params: SamplingParams, record: RequestRecord | None
-    ) -> None:
-        self._counts = [0] * params.n
-        self._reasons: list[str | None] = [None] * params.n
-        self._last_output: RequestOutput | None = None
-        self._last_time = 0.0
-        self._is_refused = False
-        self._open_reason = "abort"
-        self._metrics = metrics
-        self._params = params
-        self._record = record
-        self._started = _now() if record is None else record.started
-        metrics.num_open += 1
-
-    def add(self, output: RequestOutput) -> None:
-        """Count an output. On the path of a token, hence all in one piece."""
-        metrics = self._metrics
-        longest = 0
-        for choice in output.outputs:
-            if num_new := len(choice.token_ids):
-                self._counts[choice.index] += num_new
-                metrics.generation_tokens += num_new
-                if num_new > longest:
-                    longest = num_new
-            if choice.finish_reason is not None:
-                self._reasons[choice.index] = choice.finish_reason
-        if longest:
-            time_now = _now()
-            if self._last_time:
-                gap = time_now - self._last_time
-                histogram = metrics.inter_token
-                histogram.counts[bisect_left(histogram.bounds, gap / longest)] += longest
-                histogram.sum += gap
-            else:
-                self._add_first(output, time_now, longest)
-            self._last_time = time_now
-        self._last_output = output
-
-    def fail(self, error: BaseException) -> None:
-        """Take note of how the request ends."""
-        if isinstance(error, RequestError | CapacityError):
-            self._is_refused = True
-            self._metrics.rejections += isinstance(error, CapacityError)
-        elif isinstance(error, Exception):
-            self._open_reason = "error"
-
-    def _add_first(self, output: RequestOutput, time_now: float, longest: int) -> None:
-        """Count a first output with tokens.
-
-        A whole answer comes at once; when its tokens were made, the engine says.
-        """
-        stats = output.metrics
-        spread = stats.last_token_ts - stats.first_token_ts if stats is not None else 0.0
-        first_token = time_now - spread - self._started
-        self._metrics.first_token.observe(first_token)
-        if spread > 0 and longest > 1:
-            self._metrics.inter_token.observe(spread / (longest - 1), longest - 1)
-        self._metrics.prompt_tokens += len(output.prompt_token_ids)
-        if self._record is not None and self._record.first_token is None:
-            self._record.first_token = first_token
-
-    def close(self, told: Sequence[str | None] = ()) -> None:
-        """Count the request as ended; choices that are still open end with abort, or the error.
-
-        Args:
-            told: the finish reason of each choice as its reader was told.
-        """
-        self._metrics.num_open -= 1
-        if self._is_refused:
-            return
-        output, record = self._last_output, self._record
-        known = [reason or engines for reason, engines in zip_longest(told, self._reasons)]
-        reasons = [reason or self._open_reason for reason in known]
-        self._metrics.finish_reasons.update(reasons)
-        if record is not None:
-            record.finish_reasons += reasons
-            if record.aborted_by is None and "abort" in self._reasons:
-                record.aborted_by = "request"
-        if output is not None:
-            self._add_request(output, sum(self._counts), max(self._counts))
-
-    def _add_request(self, output: RequestOutput, num_tokens: int, longest: int) -> None:
-        metrics, record = self._metrics, self._record
-        num_prompt, num_cached = len(output.prompt_token_ids), output.num_cached_tokens or 0
-        metrics.cached_tokens += num_cached
-        metrics.end_to_end.observe(_now() - self._started)
-        metrics.prompt_length.observe(num_prompt)
-        metrics.computed_length.observe(num_prompt - num_cached)
-        metrics.generation_length.observe(num_tokens)
-        metrics.longest_generation.observe(longest)
-        metrics.choices.observe(self._params.n)
-        if self._params.max_tokens is not None:
-            metrics.max_tokens.observe(self._params.max_tokens)
-        if output.metrics is not None:
-            metrics.add_times(output.metrics, longest)
-        if record is not None:
-            record.prompt_tokens += num_prompt
-            record.completion_tokens += num_tokens
-            record.cached_tokens += num_cached
 
 
 class ObservedApp:
     """The application, every request of which has a record and an id, and is counted.
 
     Attributes:
-        num_live: requests being answered, probes not counted.
+        intake: what is being answered.
     """
 
-    def __init__(self, metrics: ServerMetrics, options: HttpOptions, keeper: StreamKeeper) -> None:
+    def __init__(
+        self, metrics: ServerMetrics, intake: Intake, options: HttpOptions, keeper: StreamKeeper
+    ) -> None:
         self.app: ASGIApp | None = None
-        self.num_live = 0
+        self.intake = intake
         self._metrics = metrics
         self._options = options
         self._keeper = keeper
@@ -325,8 +257,9 @@ class ObservedApp:
         scope[KEEPER] = self._keeper
         path = route_path(scope)
         record = new_record(scope["method"], path, _header(scope, b"x-request-id"))
+        record.timeout = _header(scope, TIMEOUT_HEADER.lower().encode())
         quiet = is_quiet(path)
-        self.num_live += not quiet
+        self.intake.num_answers += not quiet
         token = CURRENT.set(record)
         try:
             await self.app(scope, receive, _with_request_id(send, record, scope))
@@ -335,7 +268,7 @@ class ObservedApp:
             raise
         finally:
             CURRENT.reset(token)
-            self.num_live -= not quiet
+            self.intake.num_answers -= not quiet
             if not quiet:
                 self._end(record, scope)
 

@@ -20,6 +20,7 @@ from starlette.routing import Route
 from rillm import __version__
 from rillm.server.anthropic.errors import AnthropicErrorBody
 from rillm.server.anthropic.protocol import CountTokensRequest, MessagesRequest
+from rillm.server.deadline import MAX_TIMEOUT_S, TIMEOUT_HEADER
 from rillm.server.derender_request import ChatDerenderRequest, CompletionDerenderRequest
 from rillm.server.docs_page import docs_page
 from rillm.server.errors import JSON, ErrorBody
@@ -32,6 +33,7 @@ from rillm.server.tokenize import DetokenizeRequest, TokenizeRequest
 
 _REF: Final = "#/components/schemas/{name}"
 _REQUEST_ID: Final = {"$ref": "#/components/parameters/RequestId"}
+_REQUEST_TIMEOUT: Final = {"$ref": "#/components/parameters/RequestTimeout"}
 _TEXT: Final = {"type": "string"}
 _COUNT: Final = {"type": "integer", "minimum": 0}
 _LIST: Final = {"type": "array", "items": {"type": "object"}}
@@ -312,7 +314,13 @@ def openapi_document(routes: Sequence[Route], options: HttpOptions) -> dict[str,
                 "in": "header",
                 "description": "Name of the request; the answer carries it, and the log.",
                 "schema": {"type": "string", "pattern": "^[!-~]{1,128}$"},
-            }
+            },
+            "RequestTimeout": {
+                "name": TIMEOUT_HEADER,
+                "in": "header",
+                "description": "Seconds after which the request ends with an error.",
+                "schema": {"type": "number", "exclusiveMinimum": 0, "maximum": MAX_TIMEOUT_S},
+            },
         },
     }
     if options.api_key:
@@ -337,7 +345,7 @@ def _operation(path: str, operation: Operation, *, has_keys: bool) -> dict[str, 
     ]
     described: dict[str, Any] = {"summary": operation.summary}
     if operation.body is not None:
-        parameters.append(_REQUEST_ID)
+        parameters += [_REQUEST_ID, _REQUEST_TIMEOUT]
         schema = {"$ref": _REF.format(name=operation.body.__name__)}
         described["requestBody"] = {"required": True, "content": {JSON: {"schema": schema}}}
     if parameters:
@@ -357,16 +365,17 @@ def _responses(path: str, operation: Operation, *, is_guarded: bool) -> dict[str
         content[_EVENTS] = {"schema": _TEXT}
     answer = {"description": "Answered."} | ({"content": content} if content else {})
     responses = {"200": answer}
-    for status in operation.statuses:
-        responses[str(status)] = answer | {"description": "Not now."}
+    responses |= {str(each): answer | {"description": "Not now."} for each in operation.statuses}
     refusals = {}
     if operation.body is not None:
         refusals = {
             400: "A field cannot be served; `param` names it.",
             404: "No such model.",
             413: "The body is too large.",
+            429: "The API key has reached its limit.",
             500: "The engine failed.",
             503: "No room at present.",
+            504: "The time that the request has set is over.",
         }
     elif "{" in path:
         refusals = {404: "There is none of that name."}

@@ -14,6 +14,11 @@ from rillm.server.responses.options import ResponseOptions
 OPTIONS: Final = "rillm.options"
 """Scope key of the application's options."""
 MAX_BODY_BYTES: Final = 32 * 2**20
+LIMITS_PER_KEY: Final = (
+    "max_requests_per_key",
+    "requests_per_minute_per_key",
+    "tokens_per_minute_per_key",
+)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -54,6 +59,15 @@ class HttpOptions(ResponseOptions):
     the first token, tokens per second. A request asks for its own with `return_metrics`."""
     enable_tokenizer_info_endpoint: bool = False
     """Answer GET /tokenizer_info with what the tokenizer's files say, chat template included."""
+    max_requests_per_key: int = 0
+    """Most requests of one API key that run or wait at a time, each prompt of a call counting as
+    one; more get 429. 0: no limit. Without keys, all callers are one."""
+    requests_per_minute_per_key: int = 0
+    """Requests that a key may make in a minute; 0: no limit. What is not used is kept, up to one
+    minute's worth."""
+    tokens_per_minute_per_key: int = 0
+    """Tokens of prompts and answers that a key may use in a minute, counted when a request has
+    ended; as above."""
     metrics_aliases: bool = False
     """Show every metric under its `vllm:` name too, for dashboards and autoscalers that know
     only those."""
@@ -83,6 +97,9 @@ class HttpOptions(ResponseOptions):
             )
         if self.max_body_bytes < 1:
             raise ConfigError(f"max_body_bytes is {self.max_body_bytes}, must be at least 1")
+        for name in LIMITS_PER_KEY:
+            if getattr(self, name) < 0:
+                raise ConfigError(f"{name} is {getattr(self, name)}, must be at least 0")
         for pattern in self.strip_system_line:
             try:
                 re.compile(pattern)

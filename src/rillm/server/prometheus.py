@@ -18,7 +18,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from rillm.engine.config import EngineInfo
-from rillm.server.metrics import Histogram, ServerMetrics
+from rillm.server.metrics import REJECTION_REASONS, Histogram, ServerMetrics
 from rillm.server.serving_engine import ServingEngine
 
 PREFIX: Final = "rillm:"
@@ -185,7 +185,8 @@ class _ServerCollector(Collector):
             "Requests that found no room.",
             labels=("model_name", "reason"),
         )
-        rejected.add_metric((self._labels[0], "capacity"), metrics.rejections)
+        for reason in REJECTION_REASONS:
+            rejected.add_metric((self._labels[0], reason), metrics.rejections[reason])
         yield rejected
 
     def _http(self) -> Iterator[Metric]:

@@ -11,6 +11,7 @@ import signal
 import socket
 import ssl
 import sys
+import time
 from collections.abc import Callable
 from dataclasses import fields, replace
 from pathlib import Path
@@ -18,7 +19,6 @@ from types import FrameType
 from typing import Protocol, TypeVar
 
 import uvicorn
-from starlette.types import ASGIApp
 
 from rillm import __version__
 from rillm.async_llm import AsyncLLM
@@ -30,12 +30,20 @@ from rillm.server.access_log import logger as request_logger
 from rillm.server.app import create_app
 from rillm.server.auth import API_KEY_VARIABLE
 from rillm.server.config import FrontendConfig, ListenConfig, ServerConfig
+from rillm.server.intake import Intake
+from rillm.server.observed import ObservedApp
 from rillm.server.options import HttpOptions
 from rillm.server.serving_engine import ServingEngine
 from rillm.text.tokenizer import Tokenizer
 
 BACKLOG = 2048
 """Connections the kernel holds for us: a burst of clients must not be refused."""
+
+_SEND_BUFFER_BYTES = 256 * 2**10
+"""What the kernel holds for a slow reader; the rest of a stream waits, merged, in this process."""
+
+_KEEPALIVE_S = 30
+"""Silence after which, and then how often, the kernel asks whether a client is still there."""
 
 _REASONING_FIELDS = {
     "reasoning_content": ("reasoning_content",),
@@ -47,7 +55,10 @@ _YOUNG_OBJECTS = 50_000
 """Made, and not freed, before the garbage collector looks at them."""
 
 _SHUTDOWN_GRACE_S = 5
-"""Time to send the errors."""
+"""Time to send what is left: errors, and what slow readers have not taken."""
+
+_MOST_SIGNALS = 2
+"""One more, and nobody is waited for."""
 
 E = TypeVar("E", bound="RunnableEngine")
 
@@ -74,6 +85,9 @@ class RunnableEngine(ServingEngine, Protocol):
 
     def shutdown(self) -> None:
         """End all streams with an error. Idempotent."""
+
+    async def aclose(self) -> None:
+        """As `shutdown`, while the event loop goes on."""
 
 
 def run_server(config: ServerConfig, engine_args: AsyncEngineArgs) -> None:
@@ -150,6 +164,7 @@ def _run(
             server = _Server(
                 _uvicorn_config(app, config),
                 engine,
+                app.intake,
                 config,
                 lambda: f"serves {names}: {describe(engine)}",
             )
@@ -163,7 +178,7 @@ def _application(
     engine: RunnableEngine,
     config: FrontendConfig,
     engine_args: AsyncEngineArgs | RemoteEngineArgs,
-) -> ASGIApp:
+) -> ObservedApp:
     formats = None
     if engine.tokenizer is not None:
         formats = choose_formats(
@@ -195,7 +210,7 @@ def _exit(_signum: int, _frame: FrameType | None) -> None:
 def _listen(config: ListenConfig) -> socket.socket:
     family = socket.AF_INET6 if ":" in config.host else socket.AF_INET
     try:
-        return socket.create_server((config.host, config.port), family=family, backlog=BACKLOG)
+        listener = socket.create_server((config.host, config.port), family=family, backlog=BACKLOG)
     except OSError as error:
         reason = (
             "it is in use: stop what listens there, or choose another port with --port"
@@ -205,6 +220,22 @@ def _listen(config: ListenConfig) -> socket.socket:
         raise ConfigError(f"cannot listen on {config.host} port {config.port}: {reason}") from None
     except OverflowError:
         raise ConfigError(f"port is {config.port}, must be from 0 to 65535") from None
+    _watch_readers(listener, config.write_timeout)
+    return listener
+
+
+def _watch_readers(listener: socket.socket, timeout_s: float) -> None:
+    """Let the kernel see to slow and silent clients: it costs nothing where they are neither.
+
+    Accepted connections have the options of the socket that listens.
+    """
+    listener.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, _SEND_BUFFER_BYTES)
+    if timeout_s and sys.platform == "linux":
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+        for option in (socket.TCP_KEEPIDLE, socket.TCP_KEEPINTVL):
+            listener.setsockopt(socket.IPPROTO_TCP, option, _KEEPALIVE_S)
+        timeout_ms = round(timeout_s * 1000)
+        listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, timeout_ms)
 
 
 def _with_environment(config: FrontendConfig) -> FrontendConfig:
@@ -221,7 +252,7 @@ def _set_up_request_log(config: HttpOptions) -> None:
         request_logger.propagate = False
 
 
-def _uvicorn_config(app: ASGIApp, config: ListenConfig) -> uvicorn.Config:
+def _uvicorn_config(app: ObservedApp, config: ListenConfig) -> uvicorn.Config:
     if config.ssl_keyfile is not None and config.ssl_certfile is None:
         raise ConfigError("ssl_keyfile is set, must be absent without ssl_certfile")
     settings = uvicorn.Config(
@@ -233,7 +264,7 @@ def _uvicorn_config(app: ASGIApp, config: ListenConfig) -> uvicorn.Config:
         lifespan="off",
         ws="none",
         server_header=False,
-        timeout_graceful_shutdown=config.shutdown_timeout + _SHUTDOWN_GRACE_S,
+        timeout_graceful_shutdown=_SHUTDOWN_GRACE_S,
     )
     try:
         settings.load()
@@ -246,19 +277,28 @@ def _uvicorn_config(app: ASGIApp, config: ListenConfig) -> uvicorn.Config:
 
 
 class _Server(uvicorn.Server):
-    """Ends streams that outlive the shutdown timeout with an error instead of cutting them."""
+    """Stops in an orderly way: what runs may end, and the rest ends with an error.
+
+    While it drains it still listens, so that probes are told; whoever wants tokens is refused.
+    The first signal begins that, the second ends all streams at once, the third cuts what has not
+    been sent by then.
+    """
 
     def __init__(
         self,
         settings: uvicorn.Config,
         engine: RunnableEngine,
+        intake: Intake,
         config: ListenConfig,
         describe: Callable[[], str],
     ) -> None:
         super().__init__(settings)
         self._engine = engine
+        self._intake = intake
         self._config = config
         self._describe = describe
+        self._num_signals = 0
+        self._drained_by = 0.0
         self.has_lost_engine = False
 
     async def on_tick(self, counter: int) -> bool:
@@ -266,14 +306,35 @@ class _Server(uvicorn.Server):
         if self._engine.errored and not self.should_exit:
             self.has_lost_engine = True
             return True
-        return await super().on_tick(counter)
+        return await super().on_tick(counter) and self._is_drained()
+
+    def handle_exit(self, sig: int, frame: FrameType | None) -> None:
+        """Take a signal."""
+        self._num_signals += 1
+        super().handle_exit(sig, frame)
+        self.force_exit = self._num_signals > _MOST_SIGNALS
+
+    def _is_drained(self) -> bool:
+        """Let running requests end, for a while."""
+        if not self._intake.is_draining:
+            self._intake.is_draining = True
+            self._drained_by = time.monotonic() + self._config.shutdown_timeout
+            if not self._intake.is_idle:
+                logger.info("shuts down: requests that run get %d s", self._config.shutdown_timeout)
+        return (
+            self._intake.is_idle
+            or self._engine.errored
+            or self._num_signals > 1
+            or time.monotonic() >= self._drained_by
+        )
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
-        """Let running requests end, for a while."""
-        loop = asyncio.get_running_loop()
-        deadline = loop.call_later(self._config.shutdown_timeout, self._engine.shutdown)
+        """End what has not ended, send that, and close all connections."""
+        if not self.has_lost_engine:
+            self._intake.end()
+        closing = asyncio.create_task(self._engine.aclose())
         await super().shutdown(sockets)
-        deadline.cancel()
+        await closing
 
     async def wait_loaded(self, port: int) -> RillmError | None:
         """Say when the server is ready, or stop it and return why it never will be."""

@@ -17,6 +17,9 @@ _MESSAGES: Final = "/v1/messages"
 _MODELS: Final = "/v1/models"
 _VERSION_HEADER: Final = b"anthropic-version"
 
+OVERLOADED: Final = 529
+"""Anthropic's own number for 503; its clients know no other."""
+
 ERROR_TYPES: Final = {
     400: "invalid_request_error",
     401: "authentication_error",
@@ -24,7 +27,8 @@ ERROR_TYPES: Final = {
     404: "not_found_error",
     413: "request_too_large",
     429: "rate_limit_error",
-    503: "overloaded_error",
+    504: "timeout_error",
+    OVERLOADED: "overloaded_error",
 }
 """By HTTP status; others below 500 are the request's fault, the rest ours."""
 
@@ -58,6 +62,11 @@ def speaks_anthropic(scope: Scope) -> bool:
     return any(name == _VERSION_HEADER for name, _ in scope["headers"])
 
 
+def anthropic_status(status: int) -> int:
+    """The status under which Anthropic's clients know what HTTP calls `status`."""
+    return OVERLOADED if status == 503 else status
+
+
 def anthropic_error(status: int, message: str) -> AnthropicErrorBody:
     """Describe an error; the request's record gets its type.
 
@@ -65,6 +74,7 @@ def anthropic_error(status: int, message: str) -> AnthropicErrorBody:
         status: of HTTP, or the one it would have had before the stream began.
         message: for the caller.
     """
+    status = anthropic_status(status)
     kind = ERROR_TYPES.get(status, "invalid_request_error" if status < 500 else "api_error")
     record = CURRENT.get()
     if record is not None:

@@ -119,6 +119,7 @@ class ResponseEncoder:
         """As `fail`, event by event."""
         detail = body.error
         code = SERVER_ERROR if detail.code >= 500 else "invalid_prompt"
+        code = "rate_limit_exceeded" if detail.code == 429 else code
         return self._last("failed", error={"code": code, "message": detail.message})
 
     def _begin(self) -> None:
