@@ -244,3 +244,45 @@ async def test_a_reader_loses_nothing_when_there_are_too_many_bytes() -> None:
     assert len(blocks(slow)) == len(blocks(whole))
     assert slow.body.count(b"x" * 500) == 40
     assert (await get(small, "/v1/streams/mine?from=0")).status == 400
+
+
+async def test_another_key_finds_nothing() -> None:
+    app = new_app(ScriptedEngine(*SCRIPT, END), HttpOptions(api_key=("one", "two")))
+    mine, yours = (("authorization", f"Bearer {key}") for key in ("one", "two"))
+    whole = await call_app(app, CHAT, HELLO, headers=[CONTINUE, NAMED, mine])
+    tag = ids(whole)[0].partition(":")[0]
+
+    for name in ("mine", tag):
+        assert (await get(app, f"/v1/streams/{name}", mine)).body == whole.body
+        assert (await get(app, f"/v1/streams/{name}", yours)).status == 404
+        assert (await get(app, f"/v1/streams/{name}")).status == 401
+    for method, path in (("DELETE", "/v1/requests/mine"), ("POST", "/v1/requests/mine/cancel")):
+        assert (await call_app(app, path, b"", method=method, headers=[yours])).status == 404
+    deleted = await call_app(app, "/v1/requests/mine", b"", method="DELETE", headers=[mine])
+    assert deleted.status == 200
+    assert (await get(app, "/v1/streams/mine", mine)).status == 404
+
+
+async def test_another_key_ends_nothing() -> None:
+    engine = ScriptedEngine(*SCRIPT, holds=True)
+    app = new_app(engine, HttpOptions(api_key=("one", "two")))
+    gone = asyncio.Event()
+    asked = asyncio.create_task(
+        call_app(
+            app,
+            CHAT,
+            HELLO,
+            headers=[NAMED, ("authorization", "Bearer one")],
+            disconnect=gone,
+        )
+    )
+    await engine.arrivals.acquire()
+
+    refused = await call_app(
+        app, "/v1/requests/mine/cancel", b"", headers=[("authorization", "Bearer two")]
+    )
+
+    assert refused.status == 404
+    assert engine.num_live == 1
+    gone.set()
+    await asked

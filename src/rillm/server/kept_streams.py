@@ -15,6 +15,7 @@ from typing import Any, Final
 
 from starlette.types import Message
 
+from rillm.admission import CLIENT
 from rillm.errors import CapacityError, ItemNotFoundError
 from rillm.server.event_log import EventLog
 from rillm.server.heartbeat import Heartbeat
@@ -34,6 +35,7 @@ class KeptStream:
 
     Attributes:
         tag: names it in the ids of its events; nobody can guess it.
+        client: whose it is, as `rillm.admission.CLIENT` says.
         request_id: of the request that it answers.
         log: its events.
         form: what its API says besides events.
@@ -57,6 +59,7 @@ class KeptStream:
             on_growth: called with the number of bytes that were added to the log.
         """
         self.tag = secrets.token_urlsafe(_TAG_BYTES)
+        self.client = CLIENT.get()
         self.request_id = request_id
         self.form = form
         self.log = EventLog(PARAM, is_inclusive=True)
@@ -153,7 +156,7 @@ class KeptStreams:
         self._max_bytes = max_bytes
         self._num_bytes = 0
         self._by_tag: dict[str, KeptStream] = {}
-        self._by_request: dict[str, KeptStream] = {}
+        self._by_request: dict[tuple[str, str], KeptStream] = {}
         self._unread: dict[KeptStream, asyncio.TimerHandle] = {}
         """In the order in which they were left."""
 
@@ -179,18 +182,19 @@ class KeptStreams:
                 raise CapacityError(f"{MAX_KEPT} streams are being read that can be resumed")
             self._drop(next(iter(self._unread)))
         stream = KeptStream(chunks, request_id, form, self._grow)
-        self._by_tag[stream.tag] = self._by_request[request_id] = stream
+        self._by_tag[stream.tag] = self._by_request[stream.client, request_id] = stream
         with self._reading(stream):
             yield stream.events(0)
 
     def find(self, name: str) -> KeptStream:
-        """The stream of a tag, or the newest of a request's id.
+        """A stream of the calling client: that of a tag, or the newest of a request's id.
 
         Raises:
             ItemNotFoundError: none is kept under that name.
         """
-        stream = self._by_tag.get(name) or self._by_request.get(name)
-        if stream is None:
+        client = CLIENT.get()
+        stream = self._by_tag.get(name) or self._by_request.get((client, name))
+        if stream is None or stream.client != client:
             raise ItemNotFoundError(
                 f"no stream {name!r} is kept: it does not exist, was not made with "
                 "'X-On-Disconnect: continue', or was left too long ago"
@@ -247,8 +251,9 @@ class KeptStreams:
     def _drop(self, stream: KeptStream) -> None:
         if self._by_tag.pop(stream.tag, None) is None:
             return
-        if self._by_request.get(stream.request_id) is stream:
-            del self._by_request[stream.request_id]
+        name = (stream.client, stream.request_id)
+        if self._by_request.get(name) is stream:
+            del self._by_request[name]
         self._stop_timer(stream)
         self._num_bytes -= stream.log.num_bytes
         stream.end()

@@ -9,6 +9,7 @@ import msgspec
 from starlette.requests import Request
 from starlette.responses import Response
 
+from rillm.admission import CLIENT
 from rillm.errors import ItemNotFoundError
 from rillm.server.errors import JSON
 from rillm.server.kept_streams import KeptStreams
@@ -18,30 +19,36 @@ _PREFIXES: Final = ("chatcmpl-", "cmpl-", "generate-tokens-")
 
 
 class LiveRequests:
-    """The engine's ids of each request: of a prompt each, and callers may use an id twice."""
+    """The engine's ids of each request: of a prompt each, and callers may use an id twice.
+
+    A client, as `rillm.admission.CLIENT` names it, knows its own requests only.
+    """
 
     def __init__(self) -> None:
-        self._names: dict[str, set[str]] = {}
+        self._names: dict[tuple[str, str], set[str]] = {}
 
-    def add(self, request_id: str, name: str) -> None:
+    def add(self, client: str, request_id: str, name: str) -> None:
         """Note that the engine works on a request.
 
         Args:
+            client: whose it is.
             request_id: of the request.
             name: the engine's id.
         """
-        self._names.setdefault(request_id, set()).add(name)
+        self._names.setdefault((client, request_id), set()).add(name)
 
-    def remove(self, request_id: str, name: str) -> None:
+    def remove(self, client: str, request_id: str, name: str) -> None:
         """Note that it does no more."""
-        names = self._names[request_id]
+        names = self._names[client, request_id]
         names.remove(name)
         if not names:
-            del self._names[request_id]
+            del self._names[client, request_id]
 
     def names(self, id: str) -> list[str]:
-        """The engine's ids of a request, or of the request of an answer."""
-        return sorted(self._names.get(id) or self._names.get(request_id_in(id)) or ())
+        """The engine's ids of a request of the calling client, or of the request of an answer."""
+        client = CLIENT.get()
+        found = self._names.get((client, id)) or self._names.get((client, request_id_in(id)))
+        return sorted(found or ())
 
 
 def request_id_in(id: str) -> str:

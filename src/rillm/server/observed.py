@@ -149,10 +149,10 @@ class ObservedEngine:
             raise
         # The name under which the caller knows it, where it came from one.
         caller_id = request_id if record is None else record.request_id
-        self.live.add(caller_id, request_id)
+        self.live.add(client, caller_id, request_id)
 
         def release() -> None:
-            self.live.remove(caller_id, request_id)
+            self.live.remove(client, caller_id, request_id)
             self._intake.leave(client, tally.num_tokens)
 
         return ObservedOutputs(outputs, tally, self._intake, deadline, release)
