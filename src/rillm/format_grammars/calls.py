@@ -25,6 +25,7 @@ from rillm.format_grammars.layout import Layout
 from rillm.format_grammars.literals import Literals, PythonLiterals
 from rillm.format_grammars.raw_values import RawValues
 from rillm.format_grammars.spelling import Spelling
+from rillm.formats.schema import types
 from rillm.formats.syntax.base import CallSyntax, Schema
 from rillm.formats.syntax.braces import BraceCall
 from rillm.formats.syntax.either import Either
@@ -335,7 +336,10 @@ def _checked_name(tool: Tool) -> str:
 
 def _object(tool: Tool) -> dict[str, Any]:
     """The schema of all arguments; those that it does not speak of are left out."""
-    schema = {"type": "object", **tool.schema}
+    declared = types({"type": tool.schema.get("type")})
+    if declared and "object" not in declared:
+        raise GrammarError("its arguments are an object, which its schema does not allow")
+    schema = {**tool.schema, "type": "object"}
     if "properties" in schema and not schema.keys() & {"anyOf", "oneOf", "allOf", "$ref"}:
         schema.setdefault("additionalProperties", False)
     return schema
