@@ -11,14 +11,14 @@ sys.path.insert(0, str(Path(__file__).parent.parent))
 sys.path.insert(0, str(Path(__file__).parent))
 
 from faults.fault_harness import running_server
-from hostile_run import check_unharmed, idle, run_cases, warm_up
+from hostile_run import SETTINGS, check_unharmed, idle, run_cases, warm_up
 
 
 async def run(first: int, count: int) -> bool:
     """Whether nothing went wrong."""
-    async with running_server() as server:
+    async with running_server(**SETTINGS) as server:
         await warm_up(server)
-        await run_cases(server, first, min(count, 200))
+        await run_cases(server, first, min(count, 3000))
         before = await idle(server)
         core = server.core()
         assert core is not None

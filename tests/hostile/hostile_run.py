@@ -14,6 +14,8 @@ import httpx2
 from bad_inputs import GOOD, Case, case_of
 from faults.fault_harness import Readers, Server, check_idle
 
+SETTINGS = {"response-store-count": "20"}
+"""Of the server: responses are kept on purpose, and would look like a leak."""
 _PATIENCE_S = 2.0
 """Until the rest of an answer is not waited for: the client hangs up then."""
 _SILENCE_S = 60.0

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 from bad_inputs import case_of
 from faults.fault_harness import running_server
-from hostile_run import check_unharmed, idle, run_cases, warm_up
+from hostile_run import SETTINGS, check_unharmed, idle, run_cases, warm_up
 
 NUM_CASES = 300
 
@@ -17,7 +17,7 @@ def test_a_case_is_the_same_each_time() -> None:
 
 
 async def test_bad_inputs_disturb_nobody_and_leave_nothing_behind() -> None:
-    async with running_server() as server:
+    async with running_server(**SETTINGS) as server:
         await warm_up(server)
         await run_cases(server, 20_000, 100)
         before = await idle(server)
