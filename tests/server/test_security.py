@@ -18,10 +18,21 @@ from typing import Any
 
 import pytest
 import uvicorn
-from scripted_engine import ScriptedEngine, call_app, delta, new_app
+from hostile_schemas import HOSTILE, nested
+from scripted_engine import (
+    BUNDLED_TOKENIZER,
+    ScriptedEngine,
+    SpeakingEngine,
+    call,
+    call_app,
+    delta,
+    new_app,
+)
 
 import rillm
 from rillm.errors import InvalidRequestError
+from rillm.formats.registry import combine
+from rillm.output_formats import OutputFormats
 from rillm.sampling_params import MAX_STOP_STRINGS, MAX_STRING_CHARACTERS, SamplingParams
 from rillm.server import http_connection, protocol
 from rillm.server.config import ListenConfig
@@ -199,6 +210,28 @@ def test_a_model_folder_brings_no_code(tmp_path: Path) -> None:
     environment = os.environ | {"PYTHONPATH": str(SOURCE.parent)}
     subprocess.run([sys.executable, "-c", script, str(tmp_path)], env=environment, check=True)
     assert not trap.exists()
+
+
+@pytest.mark.parametrize("policy", ["auto", "always"])
+@pytest.mark.parametrize(
+    ("schema", "param"),
+    [
+        (nested(40), "tools[0].function.parameters"),
+        (HOSTILE["alternatives that double"], "tools"),
+        (HOSTILE["long pattern"], "tools"),
+        ({"properties": {"a": {"enum": ["a" * 600_000]}}}, "tools"),
+        ({"type": "array"}, "tools"),
+    ],
+)
+async def test_functions_that_are_too_much_are_refused_by_name(
+    schema: Any, param: str, policy: Any
+) -> None:
+    formats = OutputFormats(combine("qwen3_coder", None), BUNDLED_TOKENIZER, tool_strict=policy)
+    engine = SpeakingEngine("a", formats=formats)
+    function = {"name": "f", "parameters": schema}
+    body = HELLO | {"tools": [{"type": "function", "function": function}]}
+    answer = await call(engine, CHAT, body | {"tool_choice": "required"})
+    assert (answer.status, answer.json()["error"]["param"]) == (400, param)
 
 
 @asynccontextmanager
