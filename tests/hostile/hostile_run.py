@@ -153,7 +153,6 @@ async def check_unharmed(server: Server, core_id: int, before: dict[str, int]) -
         metrics = (await client.get("/metrics")).text
     (restarts,) = re.findall(r"^rillm:engine_restarts_total{.*} (.+)$", metrics, re.MULTILINE)
     assert restarts == "0.0"
-    held = await check_idle(server, before)
     log = server.log()
     assert "Traceback" not in log, log[log.index("Traceback") - 500 :][:6000]
-    return held
+    return await check_idle(server, before)

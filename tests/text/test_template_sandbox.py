@@ -78,6 +78,7 @@ def test_what_does_not_end_or_is_too_large_is_refused(
     source: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(template_sandbox, "MAX_STEPS", 200_000)
+    monkeypatch.setattr(template_sandbox, "MAX_SECONDS", 0.5)
     monkeypatch.setattr(template_sandbox, "MAX_PROMPT_CHARACTERS", 1 << 22)
     with pytest.raises(InvalidRequestError, match="the chat template cannot render") as caught:
         ChatTemplate(source).render(CHAT)
