@@ -16,7 +16,11 @@ def test_a_case_is_the_same_each_time() -> None:
     assert [case_of(number) for number in range(60)] == [case_of(number) for number in range(60)]
 
 
-async def test_bad_inputs_disturb_nobody_and_leave_nothing_behind() -> None:
+async def test_bad_inputs_disturb_nobody_and_leave_nothing_behind(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    # One heap for all threads, as in the long run.
+    monkeypatch.setenv("MALLOC_ARENA_MAX", "1")
     async with running_server(**SETTINGS) as server:
         await warm_up(server)
         await run_cases(server, 20_000, 100)
