@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any, Literal
 
 from rillm.errors import InvalidRequestError
+from rillm.structured_outputs import MAX_NESTING, json_depth_exceeds
 
 MAX_LOGIT_BIAS = 100.0
 """Larger ones are clamped, as the OpenAI API does."""
@@ -55,6 +56,12 @@ def _is_function(tool: Mapping[str, Any], path: str) -> bool:
     if not isinstance(function.get("parameters", {}), dict | None):
         raise InvalidRequestError(
             f"{path}.function.parameters must be a JSON schema, an object",
+            param=f"{path}.function.parameters",
+        )
+    if json_depth_exceeds(function, MAX_NESTING):
+        raise InvalidRequestError(
+            f"{path}.function.parameters is nested too deeply, must be at most {MAX_NESTING} "
+            "levels deep",
             param=f"{path}.function.parameters",
         )
     return True

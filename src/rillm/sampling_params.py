@@ -17,7 +17,10 @@ from rillm.errors import InvalidRequestError
 from rillm.structured_outputs import StructuredOutputsParams as StructuredOutputsParams
 
 MAX_SEQUENCES = 16384
+MAX_STOP_STRINGS = 128
 MAX_BAD_WORDS = 128
+MAX_STRING_CHARACTERS = 4096
+"""Longest stop string or bad word."""
 MAX_LOGPROB_TOKEN_IDS = 128
 GREEDY_BELOW = 1e-5
 """Temperatures below this are greedy."""
@@ -216,13 +219,13 @@ class SamplingParams(msgspec.Struct, kw_only=True):
         if self.stop_token_ids is not None:
             _check_ids("stop_token_ids", self.stop_token_ids)
         if self.stop is not None:
-            _check_strings("stop", self.stop)
+            _check_strings("stop", self.stop, MAX_STOP_STRINGS)
             if self.stop and not self.detokenize:
                 raise InvalidRequestError(
                     "stop needs detokenize=True: stop strings are found in text", param="stop"
                 )
         if self.bad_words is not None:
-            _check_strings("bad_words", self.bad_words)
+            _check_strings("bad_words", self.bad_words, MAX_BAD_WORDS)
         if self.allowed_token_ids is not None:
             _check_ids("allowed_token_ids", self.allowed_token_ids)
             if not self.allowed_token_ids:
@@ -291,14 +294,24 @@ def _check_ids(name: str, ids: object, most: int | None = None, minimum: int = 0
         _check_int(name, token_id, minimum, _INT64_MAX)
 
 
-def _check_strings(name: str, strings: object) -> None:
+def _check_strings(name: str, strings: object, most: int) -> None:
     if not isinstance(strings, list):
         raise _wrong_type(name, "a list of strings")
+    if len(strings) > most:
+        raise InvalidRequestError(
+            f"{name} has {len(strings)} strings, must have at most {most}", param=name
+        )
     for string in strings:
         if not isinstance(string, str):
             raise _wrong_type(name, "a list of strings")
         if not string:
             raise InvalidRequestError(f"{name} holds an empty string", param=name)
+        if len(string) > MAX_STRING_CHARACTERS:
+            raise InvalidRequestError(
+                f"{name} holds a string of {len(string)} characters, must be at most "
+                f"{MAX_STRING_CHARACTERS}",
+                param=name,
+            )
 
 
 def _check_extra_args(extra_args: object) -> None:

@@ -10,6 +10,7 @@ from rillm.errors import InvalidRequestError
 from rillm.format_grammars.lark import GrammarError
 from rillm.output_formats import OutputFormats, ToolOptions
 from rillm.sampling_params import SamplingParams, StructuredOutputsParams
+from rillm.structured_outputs import MAX_CONSTRAINT_BYTES
 
 
 def is_constrained(
@@ -59,8 +60,16 @@ def constrained(
         rules: Lark, whose rule `content` is the answer where there is no call; empty for any.
 
     Raises:
-        InvalidRequestError: a function's name or schema cannot be written in the model's format.
+        InvalidRequestError: a function's name or schema cannot be written in the model's format,
+            or all of them are too much.
     """
+    num_bytes = len(msgspec.json.encode(tools.callable))
+    if num_bytes > MAX_CONSTRAINT_BYTES:
+        raise InvalidRequestError(
+            f"tools has {num_bytes} bytes, must have at most {MAX_CONSTRAINT_BYTES} where calls "
+            "are held to their schemas",
+            param="tools",
+        )
     try:
         grammar = formats.tool_grammar(prompt_token_ids, tools, rules)
     except GrammarError as error:

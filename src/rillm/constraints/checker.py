@@ -142,7 +142,7 @@ def _end(processes: list[subprocess.Popen[bytes]]) -> None:
 
 def _size(verdict: _Verdict) -> int:
     """Bytes that a cached verdict takes, about."""
-    return 200 + len(verdict.source or verdict.problem or "")
+    return 200 + sys.getsizeof(verdict.source or verdict.problem or "")
 
 
 def read_markers(directory: Path) -> dict[int, str]:

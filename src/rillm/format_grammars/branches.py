@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Iterator, Mapping
 from typing import Any, Final
 
-from rillm.format_grammars.lark import ANY, GrammarError, regex
+from rillm.format_grammars.lark import ANY, GrammarError, Lark, regex
 from rillm.formats import schema as schemas
 from rillm.formats.syntax.base import Schema
 
@@ -20,21 +21,40 @@ _LEFT_OUT: Final = frozenset(
     }
 )
 """Keywords that no grammar made here enforces."""
+_SAYS_SOMETHING: Final = frozenset(
+    {
+        *("properties", "required", "additionalProperties", "items", "minItems", "maxItems"),
+        *("minLength", "maxLength", "pattern", "format", "multipleOf"),
+        *("minimum", "maximum", "exclusiveMinimum", "exclusiveMaximum"),
+    }
+)
+"""Keywords that speak of values of one type, and of no others."""
 _MAX_DEPTH: Final = 32
 _MAX_BRANCHES: Final = 256
-_OTHER_ANCHOR: Final = re.compile(r"\\.|\[(?:\\.|[^\]\\])*\]|([|^$]|\(\?[=!<])", re.DOTALL)
+_MAX_COUNT: Final = 10**9
+"""No text has so many characters and no list so many items."""
+_MAX_PATTERN: Final = 2048
+"""Longest `pattern`, in characters."""
+_ELEMENT: Final = re.compile(
+    r"\\.|(?P<set>\[(?:\\.|[^\]\\])*(?:\]|\Z))|(?P<anchor>[|^$]|\(\?[^:])", re.DOTALL
+)
+_SET_OPERATION: Final = re.compile(r"^\[\^?\[|--|&&|~~|\|\|")
+"""What engines read in different ways."""
+_REFERENCE_WORK: Final = 16
 
 
 class Branches:
     """Reads the schemas of one tool."""
 
-    def __init__(self, root: Schema, *, is_strict: bool) -> None:
+    def __init__(self, lark: Lark, root: Schema, *, is_strict: bool) -> None:
         """Read.
 
         Args:
+            lark: what it is read for; counts the work.
             root: where references lead.
             is_strict: whether a keyword that cannot be enforced is an error.
         """
+        self._lark = lark
         self._root = root
         self._is_strict = is_strict
 
@@ -49,6 +69,7 @@ class Branches:
         """
         found = []
         for each in self._flat(schema, 0):
+            self._lark.spend(1 + len(each))
             if each not in found:
                 found.append(each)
             if len(found) > _MAX_BRANCHES:
@@ -63,26 +84,69 @@ class Branches:
         if not isinstance(schema, Mapping):
             yield {}
             return
-        schema = _followed(schema, self._root)
-        parts = [schema.pop(each) for each in ("allOf",) if isinstance(schema.get(each), list)]
-        for part in parts[0] if parts else ():
-            schema = _merged(schema, _followed(part, self._root))
+        schema = self._whole(schema)
         for union in ("anyOf", "oneOf"):
             options = schema.get(union)
             if isinstance(options, list):
                 rest = {key: schema[key] for key in schema if key != union}
                 for option in options:
                     if isinstance(option, Mapping):
-                        option = _merged(rest, _followed(option, self._root))
+                        option = self._merged(rest, self._followed(option))
                     yield from self._flat(option, depth + 1)
                 return
         yield from self._typed(schema)
+
+    def _whole(self, schema: Schema) -> dict[str, Any]:
+        """A schema with what `$ref` and `allOf` add to it."""
+        whole = self._followed(schema)
+        for _ in range(_MAX_DEPTH):
+            if not isinstance(whole.get("allOf"), list):
+                return whole
+            for part in whole.pop("allOf"):
+                if part is False:
+                    raise GrammarError("allows nothing")
+                whole = self._merged(whole, self._followed(part))
+        raise GrammarError("refers to itself without end")
+
+    def _followed(self, schema: Any) -> dict[str, Any]:
+        """A schema without references, and without the definitions that they lead to."""
+        if not isinstance(schema, Mapping):
+            return {}
+        self._lark.spend(_REFERENCE_WORK if "$ref" in schema else 1)
+        beside = {key: schema[key] for key in schema if key != "$ref"}
+        followed = schemas.resolve(schema, self._root) if "$ref" in schema else schema
+        if "$ref" in followed:
+            raise GrammarError(f"$ref {followed['$ref']!r} leads nowhere")
+        if followed is not schema and beside:
+            followed = self._merged(followed, beside)
+        return {key: followed[key] for key in followed if key not in ("$defs", "definitions")}
+
+    def _merged(self, one: Schema, other: Schema) -> dict[str, Any]:
+        """What both say; the second where they differ."""
+        merged = {**one, **other}
+        for key in one.keys() & other.keys() - _SAYS_NOTHING:
+            first, second = one[key], other[key]
+            if key in ("properties", "$defs", "definitions") and _are(Mapping, first, second):
+                self._lark.spend(len(first) + len(second))
+                merged[key] = {**first, **second}
+                clashes = [name for name in second if first.get(name, second[name]) != second[name]]
+            elif key in ("required", "allOf") and _are(list, first, second):
+                self._lark.spend(len(first) + len(second))
+                merged[key] = [*first, *second]
+                clashes = []
+            else:
+                clashes = [key] if first != second else []
+            if clashes and self._is_strict:
+                raise GrammarError(f"{clashes[0]!r} is said in two ways, which cannot be enforced")
+        self._lark.spend(1 + len(merged))
+        return merged
 
     def _typed(self, schema: dict[str, Any]) -> Iterator[dict[str, Any]]:
         if "const" in schema or isinstance(schema.get("enum"), list):
             values = [schema["const"]] if "const" in schema else schema["enum"]
             yield {"enum": values}
             return
+        schema.pop("enum", None)
         if self._is_strict:
             for key in schema.keys() & _LEFT_OUT:
                 raise GrammarError(f"{key} cannot be enforced in this model's format")
@@ -91,6 +155,8 @@ class Branches:
             names = [name for name, keys in _IMPLIED.items() if schema.keys() & keys]
             # A schema of several such keywords allows values of other types as well.
             names = names if len(names) == 1 else None
+            if names is None and self._is_strict and schema.keys() & _SAYS_SOMETHING:
+                names = sorted(_TYPES - {"integer"})
         names = names if isinstance(names, list) else [names]
         names = [each for each in names if isinstance(each, str)]
         if not names:
@@ -103,27 +169,13 @@ class Branches:
 _IMPLIED: Final = {"object": {"properties"}, "array": {"items"}}
 
 
-def _followed(schema: Any, root: Schema) -> dict[str, Any]:
-    """A schema without references, and without the definitions that they lead to."""
-    if not isinstance(schema, Mapping):
-        return {}
-    beside = {key: schema[key] for key in schema if key != "$ref"}
-    followed = schemas.resolve(schema, root) if "$ref" in schema else schema
-    if "$ref" in followed:
-        raise GrammarError(f"$ref {followed['$ref']!r} leads nowhere")
-    if followed is not schema and beside:
-        followed = _merged(followed, beside)
-    return {key: followed[key] for key in followed if key not in ("$defs", "definitions")}
+_SAYS_NOTHING: Final = frozenset(
+    ("title", "description", "default", "examples", "example", "deprecated", "$comment", "$schema")
+)
 
 
-def _merged(one: Schema, other: Schema) -> dict[str, Any]:
-    """What both say; the second where they differ."""
-    merged = {**one, **other}
-    if isinstance(one.get("properties"), Mapping) and isinstance(other.get("properties"), Mapping):
-        merged["properties"] = {**one["properties"], **other["properties"]}
-    if isinstance(one.get("required"), list) and isinstance(other.get("required"), list):
-        merged["required"] = [*dict.fromkeys((*one["required"], *other["required"]))]
-    return merged
+def _are(kind: type, *values: object) -> bool:
+    return all(isinstance(each, kind) for each in values)
 
 
 def members(schema: Schema) -> list[tuple[str, Any, bool]]:
@@ -131,18 +183,23 @@ def members(schema: Schema) -> list[tuple[str, Any, bool]]:
     declared = schemas.properties(schema)
     listed = schema.get("required")
     listed = listed if isinstance(listed, list) else []
-    required = [each for each in listed if isinstance(each, str)]
+    required = {each: True for each in listed if isinstance(each, str)}
     extra = {name: True for name in required if name not in declared}
     return [(name, inner, name in required) for name, inner in {**declared, **extra}.items()]
 
 
 def bounds(schema: Schema, of: str) -> tuple[int, int | None]:
     """`minItems` and `maxItems`, or the same of another word."""
-    least, most = schema.get(f"min{of}"), schema.get(f"max{of}")
-    return (
-        int(least) if isinstance(least, int | float) and least > 0 else 0,
-        int(most) if isinstance(most, int | float) else None,
-    )
+    least = _number(schema.get(f"min{of}"), 0)
+    most = _number(schema.get(f"max{of}"), _MAX_COUNT)
+    if least >= _MAX_COUNT or most < max(least, 0):
+        raise GrammarError(f"min{of} and max{of} leave room for nothing that can be written")
+    return max(math.ceil(least), 0), None if most >= _MAX_COUNT else math.floor(most)
+
+
+def _number(value: Any, default: int) -> int | float:
+    is_number = isinstance(value, int | float) and not isinstance(value, bool)
+    return value if is_number and not math.isnan(value) else default
 
 
 def pattern_of(schema: Schema, *, is_strict: bool) -> str:
@@ -154,16 +211,16 @@ def pattern_of(schema: Schema, *, is_strict: bool) -> str:
     pattern = schema.get("pattern")
     if not isinstance(pattern, str):
         return ANY
+    if len(pattern) > _MAX_PATTERN:
+        raise GrammarError(
+            f"has a pattern of {len(pattern)} characters, must have at most {_MAX_PATTERN}"
+        )
     inner = pattern.removeprefix("^")
     has_end = bool(re.search(r"(?<!\\)(?:\\\\)*\$\Z", inner))
     inner = inner[:-1] if has_end else inner
-    has_alternatives = False
     try:
+        has_alternatives = _checked_elements(inner)
         re.compile(pattern)
-        for match in _OTHER_ANCHOR.finditer(inner):
-            has_alternatives |= match[1] == "|"
-            if match[1] not in (None, "|"):
-                raise ValueError(match[1])
         if has_alternatives and (inner != pattern) and not _is_grouped(inner):
             raise ValueError("|")
     except (re.error, ValueError, RecursionError, OverflowError):
@@ -173,6 +230,18 @@ def pattern_of(schema: Schema, *, is_strict: bool) -> str:
     before = "" if inner is not pattern and pattern.startswith("^") else "(?s:.*)"
     after = "" if has_end else "(?s:.*)"
     return regex(f"{before}(?:{inner}){after}")
+
+
+def _checked_elements(pattern: str) -> bool:
+    """Whether a pattern has alternatives; raises ValueError where it has what is no expression."""
+    has_alternatives = False
+    for match in _ELEMENT.finditer(pattern):
+        if match["set"] and _SET_OPERATION.search(match["set"]):
+            raise ValueError(match["set"])
+        has_alternatives |= match["anchor"] == "|"
+        if match["anchor"] not in (None, "|"):
+            raise ValueError(match["anchor"])
+    return has_alternatives
 
 
 def _is_grouped(pattern: str) -> bool:

@@ -25,6 +25,7 @@ from rillm.format_grammars.layout import Layout
 from rillm.format_grammars.literals import Literals, PythonLiterals
 from rillm.format_grammars.raw_values import RawValues
 from rillm.format_grammars.spelling import Spelling
+from rillm.formats.schema import types
 from rillm.formats.syntax.base import CallSyntax, Schema
 from rillm.formats.syntax.braces import BraceCall
 from rillm.formats.syntax.either import Either
@@ -136,6 +137,11 @@ class CallWriter:
         """The arguments as JSON."""
         return self.lark.rule("arguments", json_value(_object(tool), is_lenient=not tool.is_strict))
 
+    def _objects(self, tool: Tool) -> list[dict[str, Any]]:
+        """The alternatives of the schema of all arguments."""
+        branches = Branches(self.lark, tool.schema, is_strict=tool.is_strict).of(_object(tool))
+        return [each for each in branches if each.get("type") == "object"]
+
     def _json_call(self, syntax: JsonCall, tool: Tool) -> str:
         key, name = self.layout.key, json.dumps(tool.name, ensure_ascii=False)
         arguments = self.json_arguments(tool)
@@ -196,7 +202,7 @@ class CallWriter:
         else:
             head = sequence(literal(name), space, mark(end) if end else "")
         alternatives = []
-        for declared in _objects(tool):
+        for declared in self._objects(tool):
             arguments = []
             for key, schema, is_required in members(declared):
                 argument = sequence(self._argument(syntax, tool, key, schema), space)
@@ -251,19 +257,19 @@ class CallWriter:
         )
         name = _checked_name(tool)
         head = self.layout.quoted(opener, name).removeprefix(opener) + ">"
-        inner = any_of(map(values.members, _objects(tool)))
+        inner = any_of(map(values.members, self._objects(tool)))
         mark = self.spelling.mark
         return sequence(mark(head), self.space, inner, self.space, mark(syntax.close[0]))
 
     def _python(self, syntax: PythonCalls, tool: Tool) -> str:
         style = PythonLiterals(self.lark, tool.schema, is_strict=tool.is_strict)
-        inner = any_of(style.properties(each, style.argument) for each in _objects(tool))
+        inner = any_of(style.properties(each, style.argument) for each in self._objects(tool))
         return sequence(literal(f"{_checked_name(tool)}("), inner, literal(")"))
 
     def _braces(self, syntax: BraceCall, tool: Tool) -> str:
         prefix = "".join(self.layout.shown(syntax.prefix)[:1])
         style = BraceLiterals(self, syntax, tool)
-        inner = any_of(style.properties(each, style.key) for each in _objects(tool))
+        inner = any_of(style.properties(each, style.key) for each in self._objects(tool))
         return sequence(literal(f"{prefix}{_checked_name(tool)}{{"), inner, literal("}"))
 
 
@@ -330,13 +336,10 @@ def _checked_name(tool: Tool) -> str:
 
 def _object(tool: Tool) -> dict[str, Any]:
     """The schema of all arguments; those that it does not speak of are left out."""
-    schema = {"type": "object", **tool.schema}
+    declared = types({"type": tool.schema.get("type")})
+    if declared and "object" not in declared:
+        raise GrammarError("its arguments are an object, which its schema does not allow")
+    schema = {**tool.schema, "type": "object"}
     if "properties" in schema and not schema.keys() & {"anyOf", "oneOf", "allOf", "$ref"}:
         schema.setdefault("additionalProperties", False)
     return schema
-
-
-def _objects(tool: Tool) -> list[dict[str, Any]]:
-    """The alternatives of that schema."""
-    branches = Branches(tool.schema, is_strict=tool.is_strict).of(_object(tool))
-    return [each for each in branches if each.get("type") == "object"]

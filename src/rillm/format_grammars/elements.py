@@ -29,7 +29,7 @@ class ElementValues:
         self._syntax = syntax
         self._root = root
         self._is_strict = is_strict
-        self._branches = Branches(root, is_strict=is_strict)
+        self._branches = Branches(lark, root, is_strict=is_strict)
         self._rules: dict[str, str] = {}
         self._depth = 0
 

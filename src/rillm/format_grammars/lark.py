@@ -23,6 +23,10 @@ _JSON_LAYOUT: Final = {
 """JSON on one line: a model that may write any whitespace can write nothing else for long."""
 
 
+MAX_WORK: Final = 200_000
+"""Most work that one grammar may be: a schema whose references multiply is no grammar."""
+
+
 class GrammarError(ValueError):
     """Something cannot be written in a format, or cannot be put into a grammar."""
 
@@ -33,6 +37,17 @@ class Lark:
     def __init__(self) -> None:
         self._bodies: dict[str, str] = {}
         self._names: dict[str, str] = {}
+        self._work_left = MAX_WORK
+
+    def spend(self, work: int) -> None:
+        """Count work: about the number of keys looked at, or a sixteenth of characters written.
+
+        Raises:
+            GrammarError: it has been more than `MAX_WORK`.
+        """
+        self._work_left -= work
+        if self._work_left < 0:
+            raise GrammarError("is too much to make a grammar of: make it simpler")
 
     def rule(self, hint: str, body: str) -> str:
         """Name an expression."""
@@ -54,6 +69,7 @@ class Lark:
 
     def define(self, name: str, body: str) -> None:
         """Give a declared rule its body."""
+        self.spend(1 + len(body) // 16)
         self._bodies[name] = body
 
     def text(self, start: str) -> str:
@@ -65,6 +81,7 @@ class Lark:
     def _named(self, hint: str, body: str) -> str:
         name = self._names.get(hint + body)
         if name is None:
+            self.spend(1 + len(body) // 16)
             base, _, options = hint.partition("[")
             name = f"{base}_{len(self._bodies)}"
             self._bodies[name + ("[" + options if options else "")] = body

@@ -46,7 +46,7 @@ class Literals:
         self, lark: Lark, root: Schema, *, is_strict: bool, excluded: Iterable[str] = ()
     ) -> None:
         self.lark = lark
-        self.branches = Branches(root, is_strict=is_strict)
+        self.branches = Branches(lark, root, is_strict=is_strict)
         self.is_strict = is_strict
         self._without = without(excluded)
         self._excluded = tuple(excluded)

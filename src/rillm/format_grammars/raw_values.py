@@ -123,7 +123,7 @@ class RawValues:
         return self.spelling.until(self.lark, "TEXT", self.end[:1], self._forbidden(), body)
 
     def _branches(self, schema: Any) -> list[dict[str, Any]]:
-        return Branches(self.root, is_strict=self.is_strict).of(schema)
+        return Branches(self.lark, self.root, is_strict=self.is_strict).of(schema)
 
     def _json(self, branches: list[dict[str, Any]]) -> str:
         excluded = self.spelling.literals((*self.end, *self._forbidden()))

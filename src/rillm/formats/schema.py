@@ -31,6 +31,8 @@ _SIZED: Final = re.compile(r"(u?int|float)[0-9]+")
 """Numbers with their width, as some languages name them."""
 _UNIONS: Final = ("anyOf", "oneOf", "allOf")
 _MAX_REFERENCES: Final = 32
+_MAX_REFERENCE: Final = 512
+"""Longest reference that is followed, in characters."""
 _WHOLE: Final = re.compile(r"[+-]?[0-9]+")
 _NUMBER: Final = re.compile(r"[+-]?(?:[0-9]+\.?[0-9]*|\.[0-9]+)(?:[eE][+-]?[0-9]+)?")
 _BOOLEANS: Final = {"true": "true", "1": "true", "false": "false", "0": "false"}
@@ -70,6 +72,8 @@ def _follow(schema: Schema, root: Schema) -> Schema:
     for _ in range(_MAX_REFERENCES):
         reference = schema.get("$ref")
         if not isinstance(reference, str) or not reference.startswith("#/"):
+            break
+        if len(reference) > _MAX_REFERENCE:
             break
         target: Any = root
         for part in reference[2:].split("/"):

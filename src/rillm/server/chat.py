@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import functools
 import time
 from dataclasses import dataclass
@@ -141,9 +142,9 @@ async def new_chat_call(
     # Before anything is made of it, under its own name.
     await engine.check_constraint(params)
     if formats is not None and tools is not None and has_grammar:
-        rules = "" if constraint is None else answer_rules(constraint)
-        constrain = functools.partial(constrained, params, token_ids, tools, formats, rules)
-        params = await off_loop(num_bytes, constrain)
+        # How long these take, their length does not say: what is short can refer to itself.
+        rules = "" if constraint is None else await asyncio.to_thread(answer_rules, constraint)
+        params = await asyncio.to_thread(constrained, params, token_ids, tools, formats, rules)
     elif constraint is not None:
         wrap = functools.partial(after_reasoning, constraint, formats, token_ids)
         params.structured_outputs = await off_loop(num_bytes, wrap)

@@ -10,6 +10,7 @@ vLLM 0.33.
 
 from __future__ import annotations
 
+import asyncio
 import re
 import uuid
 from typing import Annotated, Any, ClassVar, Literal, Protocol, TypeVar
@@ -26,6 +27,8 @@ from rillm.server.options import options_of
 
 MAX_STOP_STRINGS = 4
 MAX_PROMPTS = 1024
+BODY_SECONDS = 300.0
+"""Longest time that a body may take to arrive."""
 INLINE_BODY_BYTES = 8192
 """Larger bodies are encoded in a thread: a long prompt must not hold up other streams."""
 
@@ -244,7 +247,8 @@ async def read_body(request: Request) -> bytes:
 
     Raises:
         MalformedBodyError: the content type is not JSON.
-        HTTPException: 413, the body is larger than the option `max_body_bytes`.
+        HTTPException: 413, the body is larger than the option `max_body_bytes`; 408, it did not
+            come in time.
         ClientDisconnect: the client went away while sending.
     """
     media_type = request.headers.get("content-type", "").partition(";")[0].strip().lower()
@@ -255,11 +259,15 @@ async def read_body(request: Request) -> bytes:
     limit = options_of(request.scope).max_body_bytes
     parts: list[bytes] = []
     num_bytes = 0
-    async for part in request.stream():
-        num_bytes += len(part)
-        if num_bytes > limit:
-            raise HTTPException(413, f"length limit exceeded: at most {limit} bytes")
-        parts.append(part)
+    try:
+        async with asyncio.timeout(BODY_SECONDS):
+            async for part in request.stream():
+                num_bytes += len(part)
+                if num_bytes > limit:
+                    raise HTTPException(413, f"length limit exceeded: at most {limit} bytes")
+                parts.append(part)
+    except TimeoutError:
+        raise HTTPException(408, f"the body took more than {BODY_SECONDS:.0f} seconds") from None
     return b"".join(parts)
 
 

@@ -30,6 +30,7 @@ from rillm.server.access_log import logger as request_logger
 from rillm.server.app import create_app
 from rillm.server.auth import API_KEY_VARIABLE
 from rillm.server.config import FrontendConfig, ListenConfig, ServerConfig
+from rillm.server.http_connection import HttpConnection
 from rillm.server.intake import Intake
 from rillm.server.observed import ObservedApp
 from rillm.server.options import HttpOptions
@@ -257,6 +258,7 @@ def _uvicorn_config(app: ObservedApp, config: ListenConfig) -> uvicorn.Config:
         raise ConfigError("ssl_keyfile is set, must be absent without ssl_certfile")
     settings = uvicorn.Config(
         app,
+        http=HttpConnection,
         log_config=None,
         access_log=False,
         ssl_certfile=config.ssl_certfile,

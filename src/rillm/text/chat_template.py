@@ -1,7 +1,7 @@
 """Messages and tools to prompt text, by the model's own Jinja template.
 
-Owns the sandbox templates run in. Models come from anywhere, so a template is untrusted code: it
-sees plain data only, cannot change it, and cannot loop or write without bound.
+Models come from anywhere, so a template is untrusted code: it sees plain data only, cannot change
+it, and cannot loop or write without bound (`rillm.text.template_sandbox`).
 
 Source: the environment that transformers documents for chat templates
 (https://huggingface.co/docs/transformers/chat_templating): same names, filters and whitespace
@@ -19,15 +19,18 @@ import jinja2
 from jinja2 import nodes
 from jinja2.ext import Extension
 from jinja2.parser import Parser
-from jinja2.sandbox import ImmutableSandboxedEnvironment
 
 from rillm.errors import InvalidRequestError
 from rillm.text.messages import Message, normalize_messages, to_plain
+from rillm.text.template_sandbox import (
+    MAX_PROMPT_CHARACTERS,
+    Budget,
+    Sandbox,
+    sandbox_variables,
+    writable,
+)
 
-MAX_LOOP_ITEMS: Final = 1_000_000
-"""Most numbers all `range` calls of one rendering may yield together."""
-MAX_PROMPT_CHARACTERS: Final = 1 << 26
-
+_MAX_INDENT: Final = 64
 _CONTINUE_MARK: Final = "\U000ff001"
 _ARGUMENT_NAMES: Final = frozenset(
     {"messages", "tools", "documents", "add_generation_prompt", "range"}
@@ -73,9 +76,11 @@ def _to_json(
     separators: tuple[str, str] | None = None,
     sort_keys: bool = False,
 ) -> str:
+    if isinstance(indent, int) and indent > _MAX_INDENT:
+        raise OverflowError(f"it indents by more than {_MAX_INDENT}")
     # Jinja's own filter escapes HTML characters, which no model was trained on.
     return json.dumps(
-        value,
+        writable(value),
         ensure_ascii=ensure_ascii,
         indent=indent,
         separators=separators,
@@ -87,8 +92,8 @@ def _strftime_now(format_: str) -> str:
     return datetime.now().strftime(format_)
 
 
-def _new_environment() -> ImmutableSandboxedEnvironment:
-    environment = ImmutableSandboxedEnvironment(
+def _new_environment() -> Sandbox:
+    environment = Sandbox(
         trim_blocks=True,
         lstrip_blocks=True,
         extensions=[_GenerationBlock, "jinja2.ext.loopcontrols"],
@@ -115,7 +120,7 @@ class ChatTemplate:
         try:
             tree = environment.parse(source)
             self._keeps_parts = _loops_over_content(tree)
-            self._template = environment.from_string(tree)
+            self._template = environment.from_string(environment.bounded(tree))
         except jinja2.TemplateSyntaxError as error:
             raise ValueError(f"line {error.lineno}: {error.message}") from error
         except (SyntaxError, RecursionError) as error:
@@ -173,7 +178,7 @@ class ChatTemplate:
                 **_checked_variables(variables),
                 **arguments,
                 "add_generation_prompt": add_generation_prompt,
-                "range": _new_bounded_range(),
+                **sandbox_variables(Budget()),
             }
         )
         return _cut_at_mark(text, final_text) if continue_final_message else text
@@ -205,20 +210,6 @@ def _checked_variables(variables: Mapping[str, Any] | None) -> dict[str, Any]:
                 param="chat_template_kwargs",
             )
     return plain
-
-
-def _new_bounded_range() -> Callable[..., range]:
-    num_left = MAX_LOOP_ITEMS
-
-    def bounded_range(*arguments: int) -> range:
-        nonlocal num_left
-        numbers = range(*arguments)
-        num_left -= len(numbers)
-        if num_left < 0:
-            raise OverflowError(f"its loops take more than {MAX_LOOP_ITEMS} steps")
-        return numbers
-
-    return bounded_range
 
 
 def _loops_over_content(tree: nodes.Template) -> bool:
