@@ -14,13 +14,14 @@ from __future__ import annotations
 import argparse
 import asyncio
 import contextlib
+import functools
 import json
 import os
 import subprocess
 import sys
 import time
 import urllib.request
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import psutil
@@ -36,6 +37,8 @@ TOOLS = [
     }
 ]
 WARM_S = 1.5
+FIRST_EVENTS = 3
+"""What every stream has got before anything is measured."""
 LONG_PROMPT_TOKENS = 100_000
 HERE = Path(__file__).parent
 
@@ -179,7 +182,7 @@ def pin(server: psutil.Process) -> None:
 class Measured:
     """What one load showed."""
 
-    num_events = 0
+    num_events = 0.0
     cpu_us_per_token = 0.0
     num_bytes_per_stream = 0.0
     longest_pause_s = 0.0
@@ -192,8 +195,19 @@ async def load(
     server: psutil.Process | None,
     window_s: float,
     long_prompt: bytes | None = None,
+    count_tokens: Callable[[], float] | None = None,
 ) -> Measured:
-    """Open streams, let them run, and measure over a window."""
+    """Open streams, let all of them begin, and measure over a window.
+
+    Args:
+        port: of the server.
+        num_streams: how many.
+        max_tokens: of each.
+        server: its API process; None: measure no processor time.
+        window_s: seconds.
+        long_prompt: a request to send at the window's beginning.
+        count_tokens: says how many tokens there have been so far; None: as many as events.
+    """
     loop = asyncio.get_running_loop()
     idle_bytes = 0 if server is None else server.memory_full_info().uss
     body = request_body("Hello!", max_tokens)
@@ -202,10 +216,14 @@ async def load(
         for _ in range(num_streams)
     ]
     streams = [stream for _, stream in opened]
-    await asyncio.sleep(WARM_S if server is not None else 0)
+    if server is not None:
+        while min(stream.num_events for stream in streams) < FIRST_EVENTS:  # noqa: ASYNC110
+            await asyncio.sleep(0.1)
+        await asyncio.sleep(WARM_S)
     for stream in streams:
         stream.forget_pauses()
-    before = sum(stream.num_events for stream in streams)
+    count_tokens = count_tokens or (lambda: sum(stream.num_events for stream in streams))
+    before = count_tokens()
     cpu = 0.0 if server is None else sum(server.cpu_times()[:2])
     if long_prompt is not None:
         text = long_prompt
@@ -213,7 +231,7 @@ async def load(
         opened.append(extra)
     await asyncio.sleep(window_s)
     measured = Measured()
-    measured.num_events = sum(stream.num_events for stream in streams) - before
+    measured.num_events = count_tokens() - before
     measured.longest_pause_s = max(stream.longest_pause_s for stream in streams)
     if server is not None:
         cpu = sum(server.cpu_times()[:2]) - cpu
@@ -254,17 +272,12 @@ def measure_vllm(python: str, streams: list[int], window_s: float) -> list[dict[
     print("\nvLLM\n streams  us/token  tokens/s")
     with running_vllm(python) as (port, server):
         for count in streams:
-            made = tokens_made_by_vllm(port)
-            started = time.monotonic()
-            cpu = sum(server.cpu_times()[:2])
-            asyncio.run(load(port, count, 1900, server, window_s))
-            cpu = sum(server.cpu_times()[:2]) - cpu
-            made = tokens_made_by_vllm(port) - made
-            seconds = time.monotonic() - started
+            counter = functools.partial(tokens_made_by_vllm, port)
+            found = asyncio.run(load(port, count, 1900, server, window_s, None, counter))
             row = {
                 "streams": count,
-                "cpu_us_per_token": cpu / made * 1e6,
-                "tokens_per_s": made / seconds,
+                "cpu_us_per_token": found.cpu_us_per_token,
+                "tokens_per_s": found.num_events / window_s,
             }
             rows.append(row)
             print(f"{count:8d}  {row['cpu_us_per_token']:8.1f}  {row['tokens_per_s']:8.0f}")
