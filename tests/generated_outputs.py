@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncGenerator, Callable, Sequence
-from dataclasses import replace
+
+import msgspec
 
 from rillm.outputs import RequestOutput
 
@@ -16,7 +17,6 @@ class GeneratedOutputs:
         self, generator: AsyncGenerator[RequestOutput, None], release: Callable[[], None]
     ) -> None:
         self.on_ready: Callable[[], None] = lambda: None
-        self.is_finished = False
         self._release = release
         self._is_closed = False
         self._generator = generator
@@ -28,9 +28,8 @@ class GeneratedOutputs:
             return None
         output = self._next.result()
         if output is None:
-            self.is_finished = True
             # An engine's last output has the finish; a script may end without.
-            return replace(self._last, outputs=[])
+            return msgspec.structs.replace(self._last, outputs=[], finished=True)
         self._last = output
         self._next = self._ask()
         return output

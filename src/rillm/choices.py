@@ -62,8 +62,7 @@ class Generation:
         return prompt
 
 
-@dataclass(slots=True)
-class ChoiceDelta:
+class ChoiceDelta(msgspec.Struct):
     """What one engine output adds to one choice."""
 
     index: int
@@ -159,9 +158,13 @@ class Choice:
 
     def _parse(self, parser: ChoiceParser, output: CompletionOutput) -> list[StreamEvent]:
         """Parse token by token, so that merged outputs count as many tokens of reasoning."""
-        events: list[StreamEvent] = []
-        single = len(output.token_ids) == 1
-        for text, token_ids in ((output.text, output.token_ids),) if single else output.pieces():
+        if len(output.token_ids) == 1:
+            was_reasoning = parser.is_reasoning
+            events = parser.feed(output.text, output.token_ids)
+            self.num_reasoning_tokens += was_reasoning or parser.is_reasoning
+            return events
+        events = []
+        for text, token_ids in output.pieces():
             was_reasoning = parser.is_reasoning
             events += parser.feed(text, token_ids)
             if was_reasoning or parser.is_reasoning:
@@ -184,8 +187,11 @@ class Choice:
 
     def _count_calls(self, events: list[StreamEvent]) -> None:
         for event in events:
-            self._num_begun += type(event) is ToolCallBegin
-            self._num_complete += type(event) is ToolCallEnd
+            kind = type(event)
+            if kind is ToolCallBegin:
+                self._num_begun += 1
+            elif kind is ToolCallEnd:
+                self._num_complete += 1
 
 
 def _without_tokens(output: CompletionOutput) -> CompletionOutput:

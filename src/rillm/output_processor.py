@@ -124,13 +124,14 @@ class ChoiceState:
         """Detokenize and match stop strings; return the one that was found."""
         detokenizer = self._detokenizer
         assert detokenizer is not None
+        shown_ids = delta.token_ids
         # The text of a stop token is not part of the output; its id is.
-        num_shown = len(delta.token_ids)
         if delta.finish_reason == "stop" and not self._params.include_stop_str_in_output:
-            num_shown -= 1
-        shown_ids = delta.token_ids[:num_shown]
+            shown_ids = shown_ids[:-1]
         if self._stop is None and self._ends is None:
             self._text.append(detokenizer.push(shown_ids))
+        elif self._stop is None and len(shown_ids) == 1:
+            self._append(detokenizer.push(shown_ids))
         elif self._stop is None:
             for token_id in shown_ids:
                 self._append(detokenizer.push([token_id]))
@@ -282,15 +283,18 @@ class RequestState:
         """
         if self._kind is RequestOutputKind.FINAL_ONLY and self._num_open:
             return None
-        changed = [choice for choice in self._choices if choice.is_dirty]
-        if not changed:
+        outputs = []
+        for choice in self._choices:
+            if choice.is_dirty:
+                outputs.append(choice.take())  # noqa: PERF401 - a frame less for each token
+        if not outputs:
             return None
         self.is_finished = self._num_open == 0
         output = RequestOutput(
             request_id=self.request_id,
             prompt=self._prompt,
             prompt_token_ids=self._prompt_token_ids,
-            outputs=[choice.take() for choice in changed],
+            outputs=outputs,
             finished=self.is_finished,
             prompt_logprobs=self._prompt_logprobs,
             prompt_token_id_logprobs=self._prompt_token_id_logprobs,

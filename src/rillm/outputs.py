@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from bisect import insort
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from operator import attrgetter
 from typing import Any, overload
+
+import msgspec
 
 
 @dataclass(slots=True)
@@ -100,8 +102,7 @@ class RequestStateStats:
     """Seconds from the call to the first token."""
 
 
-@dataclass(slots=True)
-class CompletionOutput:
+class CompletionOutput(msgspec.Struct):
     """One choice: all of it, or what is new in it, by the request's output kind."""
 
     index: int
@@ -139,8 +140,7 @@ class CompletionOutput:
         return pieces
 
 
-@dataclass(slots=True)
-class RequestOutput:
+class RequestOutput(msgspec.Struct):
     """What one request has produced."""
 
     request_id: str
@@ -155,7 +155,7 @@ class RequestOutput:
     num_cached_tokens: int | None = None
     """Prompt tokens found in the prefix cache."""
     metrics: RequestStateStats | None = None
-    kv_transfer_params: dict[str, Any] | None = field(default=None)
+    kv_transfer_params: dict[str, Any] | None = None
 
     def add(self, later: RequestOutput, aggregate: bool) -> None:
         """Merge a later output of the same request into this one.

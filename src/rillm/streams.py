@@ -45,12 +45,11 @@ class Outputs(Protocol):
     on_ready: Callable[[], None]
     """Called when there may be something to take; must not raise."""
 
-    @property
-    def is_finished(self) -> bool:
-        """Whether the last output has been taken."""
-
     def take(self) -> RequestOutput | None:
-        """What there is to read, or None; raises what the request failed with."""
+        """What there is to read, or None; raises what the request failed with.
+
+        After an output that is `finished` it is not called again.
+        """
 
     def close(self, reasons: Sequence[str | None] = ()) -> None:
         """Forget the request; aborts it unless it has finished.
@@ -96,6 +95,7 @@ class EventStream:
 
     Attributes:
         on_ready: called when there may be something to take; must not raise.
+        is_finished: whether everything has been taken.
         prompt_logprobs: for each prompt what the engine reported, None until it has.
         prompt_token_id_logprobs: as above, of the ids that the sampling params chose.
         kv_transfer_params: as above, for whoever continues from this prompt's cache.
@@ -110,6 +110,8 @@ class EventStream:
         self._ready: dict[int, None] = {}
         """Positions of prompts with something to take, in the order in which it came."""
         self._num_open = len(generations)
+        self.is_finished = not generations
+        self._ended = [False] * len(generations)
         self._first_choice: list[int] = []
         self._prompt_of: list[int] = []
         for position, generation in enumerate(generations):
@@ -160,11 +162,6 @@ class EventStream:
             reasoning_tokens=self._choices[index].num_reasoning_tokens,
         )
 
-    @property
-    def is_finished(self) -> bool:
-        """Whether everything has been taken."""
-        return self._num_open == 0
-
     async def start(self) -> None:
         """Submit the requests; whoever calls this closes the stream.
 
@@ -196,9 +193,15 @@ class EventStream:
         for position in ready:
             outputs = self._outputs[position]
             # A request may fail after its end, with the engine: nobody has to know.
-            if not outputs.is_finished and (output := outputs.take()) is not None:
-                deltas += self._advance(position, output)
-                self._num_open -= outputs.is_finished
+            if self._ended[position]:
+                continue
+            output = outputs.take()
+            if output is not None:
+                self._advance(position, output, deltas)
+                if output.finished:
+                    self._ended[position] = True
+                    self._num_open -= 1
+                    self.is_finished = not self._num_open
         return deltas
 
     def close(self) -> None:
@@ -252,7 +255,8 @@ class EventStream:
         self._ready[position] = None
         self.on_ready()
 
-    def _advance(self, position: int, output: RequestOutput) -> list[ChoiceDelta]:
+    def _advance(self, position: int, output: RequestOutput, deltas: list[ChoiceDelta]) -> None:
+        """Take in what one prompt's request has produced; adds to `deltas` what is new in it."""
         if output.num_cached_tokens is not None:
             self._cached[position] = max(self._cached[position], output.num_cached_tokens)
         if output.prompt_logprobs is not None:
@@ -263,12 +267,10 @@ class EventStream:
         if output.kv_transfer_params is not None:
             self.kv_transfer_params[position] = output.kv_transfer_params
         first = self._first_choice[position]
-        deltas = []
         for each in output.outputs:
             delta = self._choices[first + each.index].advance(each)
             if delta is not None:
                 deltas.append(delta)
-        return deltas
 
 
 def _nobody() -> None:

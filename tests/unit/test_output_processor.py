@@ -131,7 +131,8 @@ def test_any_grouping_of_tokens_and_any_reading_gives_the_same_result(
     stopped: set[int] = set()
     while queues:
         choice = data.draw(st.sampled_from(sorted(queues)))
-        count = data.draw(st.integers(0, 4))
+        # What is likely comes first, and moves on: nearly endless runs take long to draw.
+        count = data.draw(st.sampled_from([1, 2, 3, 4, 0]))
         ids, queues[choice] = queues[choice][:count], queues[choice][count:]
         is_last = not queues[choice]
         reason: FinishReason | None = "length" if is_last else None

@@ -9,8 +9,10 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+# What comes with every token is not frozen: that triples the cost of making one.
 
-@dataclass(frozen=True, slots=True)
+
+@dataclass(slots=True)
 class ReasoningDelta:
     """Some of the reasoning that precedes an answer, its fences removed."""
 
@@ -18,7 +20,7 @@ class ReasoningDelta:
     """Not empty."""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class ContentDelta:
     """Some of the answer."""
 
@@ -38,7 +40,7 @@ class ToolCallBegin:
     """The whole name of the function."""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class ToolCallArguments:
     """Some of a call's arguments."""
 

@@ -149,11 +149,13 @@ class ChatChunkEncoder:
         # The first chunk of a delta carries all of its tokens, so that none is told twice.
         untold: ChoiceDelta | None = delta
         for event in delta.events:
+            # Before the others, and without a pattern: it comes with nearly every token.
+            if type(event) is ContentDelta and self._is_plain:
+                text = _encode(event.text)
+                chunks.append(self._choice_heads[index] + b'{"content":' + text + _PLAIN_TAIL)
+                untold = None
+                continue
             match event:
-                case ContentDelta(text) if self._is_plain:
-                    chunks.append(
-                        self._choice_heads[index] + b'{"content":' + _encode(text) + _PLAIN_TAIL
-                    )
                 case ToolCallArguments(call, fragment) if self._is_plain:
                     arguments = b'{"tool_calls":[{"index":%d,"function":{"arguments":%b}}]' % (
                         call,

@@ -26,9 +26,19 @@ class Heartbeat:
 
     Attributes:
         last_write: monotonic seconds of the last byte; the writer sets it.
+        is_beating: whether a comment line is being written.
     """
 
-    __slots__ = ("_beat", "_beating", "_clock", "_seconds", "_timer", "_timers", "last_write")
+    __slots__ = (
+        "_beat",
+        "_beating",
+        "_clock",
+        "_seconds",
+        "_timer",
+        "_timers",
+        "is_beating",
+        "last_write",
+    )
 
     def __init__(
         self,
@@ -50,13 +60,9 @@ class Heartbeat:
         self._timers = timers
         self._clock = clock
         self.last_write = clock()
+        self.is_beating = False
         self._beating: asyncio.Task[None] | None = None
         self._timer = timers.call_later(seconds, self._look) if seconds else None
-
-    @property
-    def is_beating(self) -> bool:
-        """Whether a comment line is being written."""
-        return self._beating is not None
 
     async def settle(self) -> None:
         """Wait for a beat that is just being written."""
@@ -76,6 +82,7 @@ class Heartbeat:
             delay = self._seconds
             # A reader that takes nothing gets one beat, not a heap of them.
             if self._beating is None:
+                self.is_beating = True
                 self._beating = self._timers.create_task(self._write())
         self._timer = self._timers.call_later(delay, self._look)
 
@@ -84,4 +91,5 @@ class Heartbeat:
             await self._beat()
             self.last_write = self._clock()
         finally:
+            self.is_beating = False
             self._beating = None

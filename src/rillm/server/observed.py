@@ -187,11 +187,6 @@ class ObservedOutputs:
     def on_ready(self, callback: Callable[[], None]) -> None:
         self._outputs.on_ready = callback
 
-    @property
-    def is_finished(self) -> bool:
-        """The engine's."""
-        return self._outputs.is_finished
-
     def take(self) -> RequestOutput | None:
         """What there is to read, or None; as the engine."""
         try:

@@ -140,7 +140,8 @@ class EncodedChunks:
             idle.set_result(None)
             return
         try:
-            self._unwritten = self._next()
+            deltas = self._stream.take()
+            self._unwritten = self._encoder.encode(deltas) if deltas else b""
         except Exception as error:  # noqa: BLE001 - for the task to deal with
             idle.set_exception(error)
             return
@@ -157,7 +158,8 @@ class EncodedChunks:
             return
         try:
             if chunk:
-                self._writing = run_to_pause(self._raw_send(sse.body_message(chunk)))
+                message = {"type": "http.response.body", "body": chunk, "more_body": True}
+                self._writing = run_to_pause(self._raw_send(message))
                 self._heartbeat.last_write = sse.now()
         except Exception as error:  # noqa: BLE001 - for the task to deal with
             idle.set_exception(error)

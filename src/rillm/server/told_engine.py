@@ -83,20 +83,17 @@ class ToldOutputs:
         self._state = state
         self._steps = deque(steps)
 
-    @property
-    def is_finished(self) -> bool:
-        """Whether all steps have been taken."""
-        return not self._steps
-
     def take(self) -> RequestOutput:
-        """The next step's output."""
-        for delta in self._steps.popleft():
+        """The next step's output; the last one is `finished`, whatever has been told by then."""
+        for delta in self._steps.popleft() if self._steps else ():
             self._state.add(delta)
-        if self._steps:
-            self.on_ready()
-        return self._state.take() or RequestOutput(
+        output = self._state.take() or RequestOutput(
             self._request_id, None, self._prompt_token_ids, [], finished=False
         )
+        output.finished = not self._steps
+        if self._steps:
+            self.on_ready()
+        return output
 
     def close(self, reasons: Sequence[str | None] = ()) -> None:
         """Nothing is held."""
