@@ -319,6 +319,7 @@ class AsyncLLM:
             if stream.is_aborted:
                 stream.state.abort()
             else:
+                stream.is_single = processed.request.n == 1
                 self._client.submit(processed.request, stream.put)
                 stream.is_submitted = True
         except BaseException:
@@ -357,6 +358,8 @@ class _Stream(OutputStream):
         self.engine_id = engine_id
         self.is_aborted = False
         self.is_submitted = False
+        self.is_single = False
+        """Whether there is one choice."""
         self._client = client
         self._is_woken = False
 
@@ -369,8 +372,11 @@ class _Stream(OutputStream):
             self._error = EngineGenerateError(delta.error)
         elif self.state.add(delta):
             self._client.abort_choice(self.engine_id, delta.choice)
+        if self.is_single:
+            # While what belongs to it is in the processor's cache.
+            self.on_ready()
         # Once a step, with what all choices have got in it.
-        if not self._is_woken:
+        elif not self._is_woken:
             self._is_woken = True
             self._client.after_step(self.wake)
 

@@ -202,7 +202,8 @@ class ChoiceState:
         if self._is_delta:
             self._text, self._token_ids = [], []
             self._ends = None if self._ends is None else []
-            self._logprobs = _new_logprobs(self._params)
+            if self._logprobs is not None:
+                self._logprobs = _new_logprobs(self._params)
         else:
             self._text = [output.text]
             output.token_ids = list(self._token_ids)

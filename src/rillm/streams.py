@@ -257,8 +257,9 @@ class EventStream:
 
     def _advance(self, position: int, output: RequestOutput, deltas: list[ChoiceDelta]) -> None:
         """Take in what one prompt's request has produced; adds to `deltas` what is new in it."""
-        if output.num_cached_tokens is not None:
-            self._cached[position] = max(self._cached[position], output.num_cached_tokens)
+        num_cached = output.num_cached_tokens
+        if num_cached is not None and num_cached > self._cached[position]:
+            self._cached[position] = num_cached
         if output.prompt_logprobs is not None:
             self.prompt_logprobs[position] = output.prompt_logprobs
         if output.prompt_token_id_logprobs is not None:

@@ -93,11 +93,11 @@ class Journal:
             return
         if delta.finish_reason is not None:
             self._end(entry, delta.choice)
-        elif delta.choice in entry.outputs:
-            entry.outputs[delta.choice] += delta.token_ids
+        elif (kept := entry.outputs.get(delta.choice)) is not None:
+            kept += delta.token_ids
         if delta.times is not None:
             entry.times = delta.times
-        if delta.choice in entry.unproven:
+        if entry.unproven and delta.choice in entry.unproven:
             entry.unproven.remove(delta.choice)
             entry.guilt = 0
         entry.sink(delta)
