@@ -14,6 +14,7 @@ from llguidance import LLMatcher
 
 from rillm.constraints.vocabulary import checking_vocabulary
 from rillm.engine.block_pool import BlockPool
+from rillm.engine.finishing import advance
 from rillm.engine.grammars import Matcher
 from rillm.engine.messages import TokenDelta
 from rillm.engine.sampler import Sampler
@@ -161,7 +162,7 @@ def new_scheduler() -> Scheduler:
 def held(scheduler: Scheduler, request_id: int = 1, **params: Any) -> Matcher:
     params = {"eos_token_id": END, "max_tokens": 9, "grammar": "checked"} | params
     scheduler.add(engine_request(request_id, [1, 2, 3], **params))
-    matcher = sequence("ab[cd]").matcher
+    matcher = sequence("[ae][bf][cd]").matcher
     assert matcher is not None
     return matcher
 
@@ -245,3 +246,44 @@ def test_an_answer_cut_by_max_tokens_says_length() -> None:
     (delta,) = step(scheduler, *ids("b"))
 
     assert delta.finish_reason == "length"
+
+
+def appended(regex: str, sampled: str, output: str = "", **params: Any) -> TokenDelta:
+    """What a sequence has after a token was sampled."""
+    return advance(sequence(regex, output, **params), SampledToken(ids(sampled)[0]), 0.0)
+
+
+def test_what_is_forced_comes_with_the_token_before_it() -> None:
+    delta = appended("a(bcd|efg)[xy]z", "b", "a")
+
+    assert delta.token_ids == ids("bcd")
+    assert delta.finish_reason is None
+    assert appended("a(bcd|efg)[xy]z", "a").token_ids == ids("a")
+
+
+def test_what_is_forced_ends_where_the_sequence_ends() -> None:
+    long = appended("abcdef", "a", max_tokens=3)
+    stopped = appended("abcdef", "a", stop_token_ids=ids("c"))
+    whole = appended("abc", "a")
+
+    assert (long.token_ids, long.finish_reason) == (ids("abc"), "length")
+    assert (stopped.token_ids, stopped.finish_reason) == (ids("abc"), "stop")
+    assert stopped.stop_token_id == ids("c")[0]
+    # The end itself is the only thing that can follow: it is forced, or drawn next.
+    assert whole.token_ids[:3] == ids("abc")
+    assert (whole.finish_reason == "stop") == (whole.token_ids[3:] == [END])
+
+
+@pytest.mark.parametrize(
+    "params",
+    [
+        {"num_logprobs": 0},
+        {"logprob_token_ids": [7]},
+        {"allowed_token_ids": [*range(VOCAB_SIZE)]},
+        {"bad_words": [[9, 9]]},
+        {"min_tokens": 1},
+    ],
+    ids=lambda params: next(iter(params)),
+)
+def test_nothing_is_forced_where_each_token_counts(params: dict[str, Any]) -> None:
+    assert appended("abcdef", "a", **params).token_ids == ids("a")

@@ -56,6 +56,24 @@ def test_answers_validate_against_random_schemas(llm: LLM) -> None:
         jsonschema.validate(json.loads(choice.text), schema)
 
 
+def test_forced_tokens_are_those_that_would_be_drawn(llm: LLM) -> None:
+    def params(seed: int, **sampling: Any) -> SamplingParams:
+        schema = random_object(random.Random(seed))
+        return constrained(seed, json=schema, disable_any_whitespace=True, n=2, **sampling)
+
+    skipped = run(llm, *(params(seed) for seed in range(40)))
+    # Whoever asks for logprobs gets each token from the sampler.
+    drawn = run(llm, *(params(seed, logprobs=0) for seed in range(40)))
+
+    for one, other in zip(skipped, drawn, strict=True):
+        assert [each.token_ids for each in one.outputs] == [
+            each.token_ids for each in other.outputs
+        ]
+        assert [each.finish_reason for each in one.outputs] == [
+            each.finish_reason for each in other.outputs
+        ]
+
+
 @pytest.mark.parametrize(
     "regex",
     [

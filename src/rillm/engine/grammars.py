@@ -58,6 +58,11 @@ class Matcher:
         if token_id not in self.ends:
             self.state.consume_token(token_id)
 
+    def forced(self) -> list[int]:
+        """The tokens that follow now if nothing else can; the caller advances by each of them."""
+        tokens: list[int] = self.state.compute_ff_tokens()
+        return tokens
+
     def fork(self) -> Matcher:
         """Another matcher at the same place."""
         return Matcher(self.state.deep_copy(), self.ends)

@@ -20,7 +20,7 @@ from collections.abc import Callable
 from operator import attrgetter
 
 from rillm.engine.block_pool import BlockPool, block_hash
-from rillm.engine.finishing import failure, failures, finish_reason
+from rillm.engine.finishing import advance, failures
 from rillm.engine.grammars import Matcher
 from rillm.engine.messages import EngineRequest, Replay, StepStats, TokenDelta
 from rillm.engine.scheduled_batch import SampledToken, ScheduledBatch
@@ -309,34 +309,11 @@ class Scheduler:
 
     def _append(self, sequence: Sequence, token: SampledToken, now_s: float) -> TokenDelta:
         """Add a sampled token to its sequence and end the sequence where it ends."""
-        params = sequence.request.params
-        is_first = sequence.num_output_tokens == 0
         if sequence in self._suspects:
             self._suspects.remove(sequence)
-        delta = TokenDelta(sequence.request.request_id, sequence.choice, [])
-        if token.token_id >= 0:
-            sequence.token_ids.append(token.token_id)
-            delta.token_ids = [token.token_id]
-            self._waiting.charge(sequence.request.client, OUTPUT_WEIGHT)
-            if token.logprobs is not None:
-                delta.logprobs = [token.logprobs]
-            if sequence.matcher is not None:
-                sequence.matcher.advance(token.token_id)
-        if is_first:
-            sequence.first_token_s = now_s
-            delta.times = sequence.times(now_s)
-            if sequence.choice == 0:
-                delta.prompt = sequence.prompt_info()
-        reason = finish_reason(sequence, token.token_id)
-        if reason is not None:
-            delta.finish_reason = reason
-            delta.times = sequence.times(now_s)
-            is_stop_token = reason == "stop" and token.token_id in sequence.stop_ids
-            if is_stop_token and token.token_id != params.eos_token_id:
-                delta.stop_token_id = token.token_id
-            if reason == "error":
-                delta.token_ids, delta.logprobs = [], None
-                delta.error = failure(sequence)
+        delta = advance(sequence, token, now_s)
+        self._waiting.charge(sequence.request.client, OUTPUT_WEIGHT * len(delta.token_ids))
+        if delta.finish_reason is not None:
             self._retire(sequence)
         return delta
 

@@ -80,6 +80,21 @@ class Sequence:
         return self.num_cached_tokens is not None
 
     @property
+    def takes_forced(self) -> bool:
+        """Whether tokens that its grammar forces need no sampler.
+
+        They do where their logprobs are asked for, or where another option might exclude them.
+        """
+        params = self.request.params
+        return self.matcher is not None and not (
+            params.num_logprobs is not None
+            or params.logprob_token_ids is not None
+            or params.allowed_token_ids
+            or params.bad_words
+            or params.min_tokens
+        )
+
+    @property
     def choices(self) -> range:
         """The choice, and those that wait for its prefill."""
         return range(self.choice, self.choice + self.num_forks)
