@@ -155,6 +155,7 @@ class KeptStreams:
         self._keep_seconds = keep_seconds
         self._max_bytes = max_bytes
         self._num_bytes = 0
+        self._trim_above = max_bytes
         self._by_tag: dict[str, KeptStream] = {}
         self._by_request: dict[tuple[str, str], KeptStream] = {}
         self._unread: dict[KeptStream, asyncio.TimerHandle] = {}
@@ -260,8 +261,10 @@ class KeptStreams:
 
     def _grow(self, num_bytes: int) -> None:
         self._num_bytes += num_bytes
-        if self._num_bytes > self._max_bytes:
+        if self._num_bytes > self._trim_above:
             self._trim()
+            # Where nothing can go, there is no use in looking again for each token.
+            self._trim_above = max(self._max_bytes, self._num_bytes * 9 // 8)
 
     def _trim(self) -> None:
         """Drop more than has to be, so that it is rare."""
