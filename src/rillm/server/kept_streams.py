@@ -161,14 +161,6 @@ class KeptStreams:
         self._unread: dict[KeptStream, asyncio.TimerHandle] = {}
         """In the order in which they were left."""
 
-    def __len__(self) -> int:
-        return len(self._by_tag)
-
-    @property
-    def num_bytes(self) -> int:
-        """Bytes of events that are kept."""
-        return self._num_bytes
-
     @contextmanager
     def keep(
         self, chunks: Chunks, request_id: str, form: StreamForm
@@ -257,6 +249,7 @@ class KeptStreams:
             del self._by_request[name]
         self._stop_timer(stream)
         self._num_bytes -= stream.log.num_bytes
+        self._trim_above = self._max_bytes
         stream.end()
 
     def _grow(self, num_bytes: int) -> None:
