@@ -7,9 +7,9 @@ The sampler is led along texts that fit the grammar, as a model would write them
 masks add to it, and advancing the matchers, in processor time of all threads by token and request:
 for the first request with a grammar, whose automaton is yet to be built, and for later ones, which
 share it. "sampler us" is what a batch without grammars pays; it never gets to this code. "one in
-the batch" is all that masks add to a step in which one request has a grammar: the rows of the others
-are not touched. It grows with the batch only because the logits of a large one leave nothing in
-the processor's cache. The last line is one JSON document.
+the batch" is all that masks add to a step in which one request has a grammar: the rows of the
+others are not touched. It grows with the batch only because the logits of a large one leave
+nothing in the processor's cache. The last line is one JSON document.
 """
 
 from __future__ import annotations
