@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator, Callable, Sequence
+from abc import ABC, abstractmethod
+from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
 
 import msgspec
 
+from rillm.input_processor import TokensPrompt
 from rillm.outputs import RequestOutput
+from rillm.sampling_params import SamplingParams
 
 
 class GeneratedOutputs:
@@ -47,3 +50,42 @@ class GeneratedOutputs:
 
     async def _read(self) -> RequestOutput | None:
         return await anext(self._generator, None)
+
+
+class GeneratingEngine(ABC):
+    """The part of an engine that opens streams, for one whose outputs a generator makes.
+
+    Attributes:
+        num_live: streams that are open.
+    """
+
+    num_live = 0
+
+    @abstractmethod
+    def generate(
+        self,
+        prompt: TokensPrompt,
+        sampling_params: SamplingParams,
+        request_id: str,
+        *,
+        priority: int = 0,
+        stand_ins: Mapping[int, str] | None = None,
+    ) -> AsyncGenerator[RequestOutput, None]: ...
+
+    async def open_stream(
+        self,
+        prompt: TokensPrompt,
+        sampling_params: SamplingParams,
+        request_id: str,
+        *,
+        priority: int = 0,
+        stand_ins: Mapping[int, str] | None = None,
+    ) -> GeneratedOutputs:
+        outputs = self.generate(
+            prompt, sampling_params, request_id, priority=priority, stand_ins=stand_ins
+        )
+        self.num_live += 1
+        return GeneratedOutputs(outputs, self._release)
+
+    def _release(self) -> None:
+        self.num_live -= 1

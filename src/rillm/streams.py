@@ -235,6 +235,19 @@ class EventStream:
         finally:
             self.close()
 
+    async def read_to_end(self, take: Callable[[list[ChoiceDelta]], object]) -> None:
+        """Read the stream for whoever folds it.
+
+        Args:
+            take: called with what is new, each time that something is.
+
+        Raises:
+            RillmError: as `deltas`.
+        """
+        async with aclosing(self.deltas()) as batches:
+            async for deltas in batches:
+                take(deltas)
+
     async def collect(self) -> list[ChoiceResult]:
         """Read the stream to its end.
 
@@ -245,10 +258,12 @@ class EventStream:
             RillmError: as `deltas`.
         """
         folds = [ChoiceFold(index) for index in range(self.num_choices)]
-        async with aclosing(self.deltas()) as stream:
-            async for deltas in stream:
-                for delta in deltas:
-                    folds[delta.index].add(delta)
+
+        def fold(deltas: list[ChoiceDelta]) -> None:
+            for delta in deltas:
+                folds[delta.index].add(delta)
+
+        await self.read_to_end(fold)
         return [fold.result() for fold in folds]
 
     def _mark(self, position: int) -> None:

@@ -8,7 +8,7 @@ from contextlib import asynccontextmanager
 from typing import Any
 
 from contract import Client, predict_options
-from generated_outputs import GeneratedOutputs
+from generated_outputs import GeneratingEngine
 
 from rillm.embedding import EmbeddingOutput
 from rillm.engine.config import EngineInfo
@@ -30,7 +30,7 @@ DIRECTORY = EngineArgs().model_directory()
 TOKENIZER = Tokenizer.from_directory(DIRECTORY)
 
 
-class SpokenEngine:
+class SpokenEngine(GeneratingEngine):
     """Says token ids to every request, `sizes` of them at a time, over and over.
 
     Args:
@@ -61,7 +61,6 @@ class SpokenEngine:
         self._error = error
         self._num_before_error = num_before_error
         self._holds = holds
-        self.num_live = 0
         self.seen: list[tuple[TokensPrompt, SamplingParams]] = []
 
     async def wait_ready(self) -> None:
@@ -84,24 +83,6 @@ class SpokenEngine:
             pieces.append(self.said[at : at + size])
             at += size
         return pieces
-
-    async def open_stream(
-        self,
-        prompt: TokensPrompt,
-        sampling_params: SamplingParams,
-        request_id: str,
-        *,
-        priority: int = 0,
-        stand_ins: Mapping[int, str] | None = None,
-    ) -> GeneratedOutputs:
-        outputs = self.generate(
-            prompt, sampling_params, request_id, priority=priority, stand_ins=stand_ins
-        )
-        self.num_live += 1
-        return GeneratedOutputs(outputs, self._release)
-
-    def _release(self) -> None:
-        self.num_live -= 1
 
     async def generate(
         self,

@@ -8,7 +8,7 @@ from collections.abc import AsyncGenerator, Callable, Iterable, Iterator, Mappin
 from dataclasses import dataclass, field
 from typing import Any
 
-from generated_outputs import GeneratedOutputs
+from generated_outputs import GeneratingEngine
 from starlette.types import ASGIApp
 
 from rillm.engine.messages import StepStats
@@ -46,7 +46,7 @@ def delta(
     )
 
 
-class ScriptedEngine:
+class ScriptedEngine(GeneratingEngine):
     """Plays one script to every request; a step is outputs, or an error to raise.
 
     With `holds`, a request waits for ever after its script instead of ending.
@@ -67,7 +67,6 @@ class ScriptedEngine:
         self.is_restarting = False
         self.num_restarts = 0
         self.engine_stats: StepStats | None = None
-        self.num_live = 0
         self.arrivals = asyncio.Semaphore(0)
         """Released once for each request that has begun."""
         self.seen: list[tuple[TokensPrompt, SamplingParams, str, int]] = []
@@ -80,24 +79,6 @@ class ScriptedEngine:
 
     async def abort(self, request_id: str | Iterable[str]) -> None:
         raise NotImplementedError
-
-    async def open_stream(
-        self,
-        prompt: TokensPrompt,
-        sampling_params: SamplingParams,
-        request_id: str,
-        *,
-        priority: int = 0,
-        stand_ins: Mapping[int, str] | None = None,
-    ) -> GeneratedOutputs:
-        outputs = self.generate(
-            prompt, sampling_params, request_id, priority=priority, stand_ins=stand_ins
-        )
-        self.num_live += 1
-        return GeneratedOutputs(outputs, self._release)
-
-    def _release(self) -> None:
-        self.num_live -= 1
 
     async def generate(
         self,

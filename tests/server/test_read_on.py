@@ -25,6 +25,19 @@ async def get(app: ASGIApp, path: str, *headers: tuple[str, str]) -> Answer:
     return await call_app(app, path, b"", method="GET", headers=headers, query=query.encode())
 
 
+async def read_a_part(app: ASGIApp, *headers: tuple[str, str]) -> Answer:
+    """Ask, and leave in the middle of the answer."""
+    gone = asyncio.Event()
+    return await call_app(
+        app,
+        CHAT,
+        HELLO,
+        headers=headers,
+        disconnect=gone,
+        on_write=lambda chunk: gone.set() if b'"2"' in chunk else None,
+    )
+
+
 def ids(answer: Answer) -> list[str]:
     return [line[4:] for line in answer.body.decode().splitlines() if line.startswith("id: ")]
 
@@ -36,16 +49,8 @@ def blocks(answer: Answer) -> list[bytes]:
 async def test_a_reader_that_leaves_misses_nothing() -> None:
     engine = ScriptedEngine(*SCRIPT, END)
     app = new_app(engine)
-    gone = asyncio.Event()
 
-    cut = await call_app(
-        app,
-        CHAT,
-        HELLO,
-        headers=[CONTINUE, NAMED],
-        disconnect=gone,
-        on_write=lambda chunk: gone.set() if b'"2"' in chunk else None,
-    )
+    cut = await read_a_part(app, CONTINUE, NAMED)
     whole = await get(app, "/v1/streams/mine")
     rest = await get(app, "/v1/streams/mine", ("last-event-id", ids(cut)[-1]))
     repeated = await call_app(app, CHAT, HELLO, headers=[("last-event-id", ids(cut)[-1])])
@@ -80,16 +85,8 @@ async def test_last_event_id_wins_over_the_address() -> None:
 async def test_without_the_wish_a_stream_ends_with_its_reader() -> None:
     engine = ScriptedEngine(*SCRIPT, holds=True)
     app = new_app(engine)
-    gone = asyncio.Event()
 
-    answer = await call_app(
-        app,
-        CHAT,
-        HELLO,
-        headers=[NAMED],
-        disconnect=gone,
-        on_write=lambda chunk: gone.set() if b'"2"' in chunk else None,
-    )
+    answer = await read_a_part(app, NAMED)
 
     assert ids(answer) == []
     assert engine.num_live == 0
@@ -109,16 +106,8 @@ async def test_the_server_may_decide_and_the_request_may_differ() -> None:
 async def test_a_stream_that_is_left_too_long_is_aborted() -> None:
     engine = ScriptedEngine(*SCRIPT, holds=True)
     app = new_app(engine, HttpOptions(resume_seconds=0.05))
-    gone = asyncio.Event()
 
-    await call_app(
-        app,
-        CHAT,
-        HELLO,
-        headers=[CONTINUE, NAMED],
-        disconnect=gone,
-        on_write=lambda chunk: gone.set() if b'"2"' in chunk else None,
-    )
+    await read_a_part(app, CONTINUE, NAMED)
     assert engine.num_live == 1
     while engine.num_live:  # noqa: ASYNC110 - no event of ours to wait for
         await asyncio.sleep(0.01)
@@ -131,15 +120,8 @@ async def test_a_stream_that_is_left_too_long_is_aborted() -> None:
 async def test_a_reader_that_comes_back_stops_the_clock() -> None:
     engine = ScriptedEngine(*SCRIPT, holds=True)
     app = new_app(engine, HttpOptions(resume_seconds=0.1))
-    gone, left = asyncio.Event(), asyncio.Event()
-    await call_app(
-        app,
-        CHAT,
-        HELLO,
-        headers=[CONTINUE, NAMED],
-        disconnect=gone,
-        on_write=lambda chunk: gone.set() if b'"2"' in chunk else None,
-    )
+    left = asyncio.Event()
+    await read_a_part(app, CONTINUE, NAMED)
 
     reading = asyncio.create_task(
         call_app(app, "/v1/streams/mine", b"", method="GET", disconnect=left)

@@ -25,7 +25,7 @@ from rillm.localai.model import HostState, LoadedModel, ModelHost, NotLoadedErro
 from rillm.localai.replies import ReplyEncoder
 from rillm.localai.request import embedding_prompt, read_predict_options
 from rillm.localai.settings import read_model_options
-from rillm.streams import EventStream
+from rillm.streams import ChoiceDelta, EventStream
 
 Write = Callable[[Reply], Awaitable[object]]
 """Sends one Reply of a stream; waits while the reader is slow."""
@@ -62,8 +62,9 @@ class Backend:
         model = self._model(options)
         with model.call():
             stream, encoder = await _answer(options, model)
-            async with aclosing(stream.deltas()) as batches:
-                return encoder.end([delta async for batch in batches for delta in batch])
+            deltas: list[ChoiceDelta] = []
+            await stream.read_to_end(deltas.extend)
+            return encoder.end(deltas)
 
     async def predict_stream(self, options: PredictOptions, write: Write) -> None:
         """Answer as text is made."""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from contextlib import aclosing
 from dataclasses import replace
 
 import msgspec
@@ -50,7 +49,7 @@ class Messages:
         if request.stream:
             return answer_stream(stream, MessageEncoder(answer, stream), call.request_id, STREAM)
         message = WholeMessage(answer, stream)
-        await until_disconnect(http.receive, _read(stream, message))
+        await until_disconnect(http.receive, stream.read_to_end(message.add))
         return json_response(message.encode(), call.request_id)
 
     async def count_tokens(self, http: Request) -> Response:
@@ -84,10 +83,3 @@ class Messages:
                 f"prompt is too long: {num_tokens} tokens > {length - 1} maximum", param="messages"
             )
         return call
-
-
-async def _read(stream: EventStream, message: WholeMessage) -> None:
-    """Read a stream to its end."""
-    async with aclosing(stream.deltas()) as batches:
-        async for deltas in batches:
-            message.add(deltas)

@@ -8,8 +8,7 @@ from __future__ import annotations
 import asyncio
 import contextvars
 from collections import OrderedDict
-from collections.abc import Awaitable, Callable
-from contextlib import aclosing
+from collections.abc import Awaitable, Callable, Sequence
 from typing import Any, Final
 
 from rillm.errors import CapacityError
@@ -17,7 +16,7 @@ from rillm.server.access_log import CURRENT
 from rillm.server.event_log import EventLog
 from rillm.server.responses.encoder import ResponseEncoder
 from rillm.server.sse import described
-from rillm.streams import EventStream
+from rillm.streams import ChoiceDelta, EventStream
 
 MAX_LIVE: Final = 1024
 """Background responses that may wait or run at a time: no connection holds them back."""
@@ -74,12 +73,13 @@ class BackgroundRun:
             self._task.cancel()
         await asyncio.wait([self._task])
 
+    def _take(self, deltas: Sequence[ChoiceDelta]) -> None:
+        if events := self._encoder.events(deltas):
+            self.log.append(events)
+
     async def _run(self) -> None:
         try:
-            async with aclosing(self._stream.deltas()) as batches:
-                async for deltas in batches:
-                    if events := self._encoder.events(deltas):
-                        self.log.append(events)
+            await self._stream.read_to_end(self._take)
             last = self._encoder.finish()
         except asyncio.CancelledError:
             if not self._is_cancelled:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import time
 from collections.abc import Awaitable, Callable
-from contextlib import aclosing
 from pathlib import Path
 from typing import Any, Final
 
@@ -99,7 +98,8 @@ class Responses:
                 StreamForm(PING, encoder.fail),
                 before_end=lambda: keep(encoder.response),
             )
-        await until_disconnect(http.receive, _read(stream, encoder))
+        await until_disconnect(http.receive, stream.read_to_end(encoder.encode))
+        encoder.end()
         await keep(encoder.response)
         return json_response(msgspec.json.encode(encoder.response), request_id)
 
@@ -225,14 +225,6 @@ def _answer(call: ResponseCall) -> ResponseAnswer:
         custom_tools=call.tools.custom,
         is_sealed=SEALED_REASONING in (call.request.include or ()),
     )
-
-
-async def _read(stream: EventStream, encoder: ResponseEncoder) -> None:
-    """Read a stream to its end for its last state."""
-    async with aclosing(stream.deltas()) as batches:
-        async for deltas in batches:
-            encoder.encode(deltas)
-    encoder.end()
 
 
 def _late_error(body: ErrorBody) -> bytes:
