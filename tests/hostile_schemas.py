@@ -108,7 +108,7 @@ HOSTILE: Final[dict[str, Schema]] = {
 }
 """What a function's parameters may be sent as; values of JSON, but for some infinite numbers."""
 
-_KEYS: Final = (
+KEYWORDS: Final = (
     *(
         "type",
         "properties",
@@ -124,6 +124,7 @@ _KEYS: Final = (
     *("minLength", "maxLength", "pattern", "minItems", "maxItems", "additionalProperties"),
     *("minimum", "maximum", "format", "not", "$defs", "title", "prefixItems", "multipleOf", "x"),
 )
+"""Of schemas, and one of none."""
 _VALUES: Final[tuple[Any, ...]] = (
     *(5, -1, None, True, False, 1.5, 10**12, "x", "string", "integer", "object", "array"),
     *([], {}, ["string"], ["a", 5], [{}], [None], "#/$defs/a", "#", "#/", "^a|b$", "(", "[a"),
@@ -136,7 +137,7 @@ def random_hostile(rng: random.Random, depth: int = 3) -> Schema:
     if depth == 3 and rng.random() < 0.5:
         return _of(random_hostile(rng, 2))
     schema: Schema = {}
-    for key in rng.sample(_KEYS, rng.randrange(5)):
+    for key in rng.sample(KEYWORDS, rng.randrange(5)):
         if depth == 0 or rng.random() < 0.5:
             schema[key] = rng.choice(_VALUES)
         elif rng.random() < 0.4:

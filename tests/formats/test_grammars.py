@@ -18,6 +18,7 @@ from formats.conversations import make_conversation
 from formats.folding import Answer, events_of, fold
 from formats.grammar_walk import Bytes, random_tools, walk
 from formats.printing import Call, CallStyle, Choices, Conversation, MessageStyle, Writer
+from hostile_schemas import KEYWORDS
 from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 
@@ -215,30 +216,6 @@ def test_an_answer_of_a_given_form_can_stand_in_place_of_calls(name: str) -> Non
         assert called + answered == 8
 
 
-KEYWORDS = (
-    *(
-        "type",
-        "properties",
-        "required",
-        "items",
-        "enum",
-        "const",
-        "anyOf",
-        "oneOf",
-        "allOf",
-        "$ref",
-    ),
-    *(
-        "minLength",
-        "maxLength",
-        "pattern",
-        "minItems",
-        "maxItems",
-        "additionalProperties",
-        "minimum",
-    ),
-    *("format", "not", "$defs", "title"),
-)
 JUNK = st.recursive(
     st.sampled_from(
         [
