@@ -1,7 +1,7 @@
 """An engine core whose tokens cost nothing: `python benchmarks/stub_core.py FD INTERVAL`.
 
 Speaks the frames of `rillm.engine.core_process`. Every INTERVAL seconds each live choice gets one
-token of a text that repeats, until its `max_tokens`.
+token of a text that repeats, until its `max_tokens`. Each choice begins at another place of it.
 """
 
 from __future__ import annotations
@@ -10,6 +10,7 @@ import select
 import socket
 import sys
 import time
+from pathlib import Path
 
 from rillm.engine.config import EngineInfo
 from rillm.engine.messages import Commands, PromptInfo, Ready, StepOutputs, StepStats, TokenDelta
@@ -17,7 +18,10 @@ from rillm.engine.transport import core_end
 from rillm.engine_args import EngineArgs
 from rillm.text.tokenizer import Tokenizer
 
-TEXT = "A rill is a small stream. It runs down the hill, over stones and roots, to the river. "
+TEXT = (Path(__file__).parents[1] / "docs" / "architecture.md").read_text()
+"""English with Markdown, code and tables: what models write, in as many different tokens."""
+_STRIDE = 37
+"""Tokens from one choice's beginning to the next one's."""
 
 INFO = EngineInfo(
     device="none",
@@ -44,7 +48,8 @@ class StubCore:
         """Begin and end requests."""
         for request in commands.requests:
             for choice in range(request.n):
-                self._live[request.request_id, choice] = [0, request.params.max_tokens]
+                place = (request.request_id + choice) * _STRIDE
+                self._live[request.request_id, choice] = [0, request.params.max_tokens, place]
         for request_id, choice in commands.aborts:
             for key in [key for key in self._live if key[0] == request_id]:
                 if choice in (None, key[1]):
@@ -54,14 +59,14 @@ class StubCore:
         """One token for each live choice."""
         deltas = []
         for (request_id, choice), state in list(self._live.items()):
-            position, limit = state
+            position, limit, place = state
             state[0] = position + 1
             is_last = position + 1 == limit
             deltas.append(
                 TokenDelta(
                     request_id,
                     choice,
-                    [self._token_ids[position % len(self._token_ids)]],
+                    [self._token_ids[(place + position) % len(self._token_ids)]],
                     finish_reason="length" if is_last else None,
                     prompt=PromptInfo(0) if position == 0 else None,
                 )

@@ -20,6 +20,8 @@ class GeneratedOutputs:
         self, generator: AsyncGenerator[RequestOutput, None], release: Callable[[], None]
     ) -> None:
         self.on_ready: Callable[[], None] = lambda: None
+        self.on_token: Callable[[int], bool] | None = None
+        self.is_steady = False
         self._release = release
         self._is_closed = False
         self._generator = generator
@@ -36,6 +38,9 @@ class GeneratedOutputs:
         self._last = output
         self._next = self._ask()
         return output
+
+    def skip(self, num_tokens: int) -> None:
+        raise NotImplementedError("nothing was told by on_token")
 
     def close(self, reasons: Sequence[str | None] = ()) -> None:
         if not self._is_closed:

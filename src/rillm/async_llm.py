@@ -347,6 +347,8 @@ class AsyncLLM:
 class _Stream(OutputStream):
     """One request of the engine beside this process, or in it."""
 
+    __slots__ = ("_client", "_is_woken", "engine_id", "is_aborted", "is_single", "is_submitted")
+
     def __init__(
         self,
         request_id: str,
@@ -367,6 +369,8 @@ class _Stream(OutputStream):
         """Take what the engine produced; called from the event loop."""
         if isinstance(delta, EngineError):
             self.fail(delta)
+            return
+        if self.has_told(delta):
             return
         if delta.error is not None:
             self._error = EngineGenerateError(delta.error)

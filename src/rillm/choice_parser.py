@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Hashable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Protocol
 
@@ -15,6 +15,10 @@ class ChoiceParser(Protocol):
     @property
     def is_reasoning(self) -> bool:
         """Whether the text so far ends inside reasoning."""
+
+    @property
+    def steady_place(self) -> str | None:
+        """Where the text so far ends, if what comes next depends on nothing else; or None."""
 
     def feed(self, text: str, token_ids: Sequence[int] = ()) -> list[StreamEvent]:
         """Add text, and the tokens it came with; returns what has become certain."""
@@ -33,3 +37,5 @@ class OutputFormat:
     """Token ids to the text by which the parsers know them."""
     encode_stop: Callable[[str], str] = str
     """Puts stand-ins into a stop string."""
+    name: Hashable = None
+    """Equal where the parsers do the same at the same `steady_place`."""

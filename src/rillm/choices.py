@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Hashable, Sequence
 from dataclasses import dataclass, field
 
 import msgspec
@@ -113,6 +113,7 @@ class Choice:
         "_num_complete",
         "_only_scores",
         "_parser",
+        "_setting",
         "_stop_strings",
         "finish_reason",
         "index",
@@ -128,9 +129,24 @@ class Choice:
         self._only_scores = generation.only_scores
         format = generation.format
         self._parser = None if format is None else format.new_parser()
+        hides_special = generation.sampling_params.skip_special_tokens
+        self._setting: Hashable = (None if format is None else format.name, hides_special)
         self._stop_strings: dict[str, str] = {}
         if format is not None and format.stand_ins:
             self._stop_strings = {format.encode_stop(s): s for s in generation.stop_strings}
+
+    def steady_state(self) -> Hashable:
+        """What becomes of a token depends on this alone, if it is not None."""
+        if self._parser is None:
+            return None if self._only_scores else self._setting
+        place = self._parser.steady_place
+        return None if place is None else (self._setting, place)
+
+    def skip(self, num_tokens: int) -> None:
+        """Count tokens that were told without `advance`, in a steady state."""
+        self.num_tokens += num_tokens
+        if self._parser is not None and self._parser.is_reasoning:
+            self.num_reasoning_tokens += num_tokens
 
     def advance(self, output: CompletionOutput) -> ChoiceDelta | None:
         """Take in an engine's output; None once the choice has finished.

@@ -191,6 +191,7 @@ class OutputFormats:
             new_parser=lambda: found.machine(tail, options or ToolOptions()),
             stand_ins=found.stand_ins,
             encode_stop=found.tokens.encode,
+            name=found,
         )
 
     @property

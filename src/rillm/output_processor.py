@@ -77,12 +77,18 @@ class ChoiceState:
             else None
         )
         self._text: list[str] = []
-        self._ends: list[int] | None = [] if stand_ins else None
+        self._ends: list[int] | None = None if stand_ins is None else []
         self._token_ids: list[int] = []
         self._logprobs = _new_logprobs(params)
         self._cumulative_logprob = 0.0
         self._recent = prompt_token_ids[-_CONTEXT_TOKENS:]
         self._num_unread = 0
+        self._may_be_steady = (
+            self._is_delta
+            and self._stop is None
+            and self._logprobs is None
+            and stream_interval == 1
+        )
 
     def add(self, delta: TokenDelta) -> bool:
         """Take in new tokens.
@@ -105,6 +111,18 @@ class ChoiceState:
                 self.stop_reason = "repetition_detected"
         self._mark(num_new)
         return found is not None and delta.finish_reason is None
+
+    @property
+    def is_steady(self) -> bool:
+        """Whether the output for the next token depends on that token only."""
+        return (
+            self._may_be_steady
+            and not self.is_dirty
+            and self.num_tokens > 0
+            and self.finish_reason is None
+            and self._detokenizer is not None
+            and self._detokenizer.is_steady
+        )
 
     def end(self, reason: str) -> None:
         """End the choice from outside; what was held back is released."""
@@ -270,6 +288,17 @@ class RequestState:
         if choice.finish_reason is not None:
             self._num_open -= 1
         return must_abort
+
+    @property
+    def is_steady(self) -> bool:
+        """Whether the output for the next token depends on that token only."""
+        return len(self._choices) == 1 and self._choices[0].is_steady
+
+    def skip(self, num_tokens: int) -> None:
+        """Count tokens that were told without `add`, one by one, in a steady state."""
+        self._choices[0].num_tokens += num_tokens
+        if self._metrics is not None:
+            self._metrics.num_generation_tokens += num_tokens
 
     def abort(self) -> None:
         """End all open choices with finish reason `abort`."""

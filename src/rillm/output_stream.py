@@ -11,6 +11,7 @@ import asyncio
 from collections.abc import AsyncGenerator, Callable, Sequence
 from typing import Any
 
+from rillm.engine.messages import TokenDelta
 from rillm.errors import RillmError
 from rillm.output_processor import RequestState
 from rillm.outputs import RequestOutput
@@ -24,7 +25,19 @@ class OutputStream:
         state: what has been produced and not yet taken; there once the request has begun.
         on_ready: called when there may be something to take; the reader sets it. It must not
             raise. What came before it was set is not announced: take first, then wait.
+        on_token: see `rillm.streams.Outputs`.
     """
+
+    __slots__ = (
+        "__weakref__",
+        "_error",
+        "_is_closed",
+        "_release",
+        "on_ready",
+        "on_token",
+        "request_id",
+        "state",
+    )
 
     state: RequestState
 
@@ -37,6 +50,7 @@ class OutputStream:
         """
         self.request_id = request_id
         self.on_ready: Callable[[], None] = _nobody
+        self.on_token: Callable[[int], bool] | None = None
         self._release = release
         self._is_closed = False
         self._error: RillmError | None = None
@@ -45,6 +59,15 @@ class OutputStream:
     def is_finished(self) -> bool:
         """Whether the last output has been taken."""
         return self.state.is_finished
+
+    @property
+    def is_steady(self) -> bool:
+        """See `rillm.streams.Outputs`."""
+        return self.state.is_steady
+
+    def skip(self, num_tokens: int) -> None:
+        """See `rillm.streams.Outputs`."""
+        self.state.skip(num_tokens)
 
     def take(self) -> RequestOutput | None:
         """What there is to read, or None.
@@ -56,6 +79,21 @@ class OutputStream:
         if output is None and self._error is not None:
             raise self._error
         return output
+
+    def has_told(self, delta: TokenDelta) -> bool:
+        """Offer the reader a token that comes alone.
+
+        Returns:
+            Whether it has been told, so that it is not to be added to `state`.
+        """
+        return (
+            self.on_token is not None
+            and len(delta.token_ids) == 1
+            and delta.finish_reason is None
+            and delta.prompt is None
+            and delta.times is None
+            and self.on_token(delta.token_ids[0])
+        )
 
     def wake(self) -> None:
         """Let the reader look."""
@@ -75,6 +113,7 @@ class OutputStream:
         if not self._is_closed:
             self._is_closed = True
             self.on_ready = _nobody
+            self.on_token = None
             self._release(self)
 
     async def read(self) -> AsyncGenerator[RequestOutput, None]:

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import asyncio
 import functools
-from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
+from collections.abc import AsyncGenerator, Callable, Hashable, Mapping, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass
 from typing import Any, Protocol
@@ -44,6 +44,17 @@ class Outputs(Protocol):
 
     on_ready: Callable[[], None]
     """Called when there may be something to take; must not raise."""
+    on_token: Callable[[int], bool] | None
+    """If set, it may be called with a token that comes alone and says nothing else, before
+    anything is made of it. Returns whether the reader has told it; then there will be no output
+    for it, and the reader says so by `skip`. Must not raise."""
+
+    @property
+    def is_steady(self) -> bool:
+        """Whether the output for the next token depends on that token only."""
+
+    def skip(self, num_tokens: int) -> None:
+        """Count tokens that `on_token` has taken."""
 
     def take(self) -> RequestOutput | None:
         """What there is to read, or None; raises what the request failed with.
@@ -95,6 +106,7 @@ class EventStream:
 
     Attributes:
         on_ready: called when there may be something to take; must not raise.
+        on_token: as `Outputs` has it, where there is one choice; to be set before `start`.
         is_finished: whether everything has been taken.
         prompt_logprobs: for each prompt what the engine reported, None until it has.
         prompt_token_id_logprobs: as above, of the ids that the sampling params chose.
@@ -106,6 +118,7 @@ class EventStream:
         self._client = client
         self._generations = generations
         self.on_ready: Callable[[], None] = _nobody
+        self.on_token: Callable[[int], bool] | None = None
         self._outputs: list[Outputs] = []
         self._ready: dict[int, None] = {}
         """Positions of prompts with something to take, in the order in which it came."""
@@ -180,6 +193,8 @@ class EventStream:
             )
             self._outputs.append(outputs)
             outputs.on_ready = functools.partial(self._mark, position)
+            if len(self._choices) == 1:
+                outputs.on_token = self.on_token
             self._ready[position] = None
 
     def take(self) -> list[ChoiceDelta]:
@@ -203,6 +218,21 @@ class EventStream:
                     self._num_open -= 1
                     self.is_finished = not self._num_open
         return deltas
+
+    def steady_state(self) -> Hashable:
+        """What becomes of a token that comes alone depends on this alone, if it is not None.
+
+        None where it depends on more, such as text that is held back, and where there are
+        several choices.
+        """
+        if len(self._choices) != 1 or self.is_finished or not self._outputs[0].is_steady:
+            return None
+        return self._choices[0].steady_state()
+
+    def skip(self, num_tokens: int) -> None:
+        """Count tokens that `on_token` has taken, all of them in the same steady state."""
+        self._choices[0].skip(num_tokens)
+        self._outputs[0].skip(num_tokens)
 
     def close(self) -> None:
         """Abort what has not finished. Idempotent."""

@@ -101,6 +101,12 @@ class Machine:
         return self._kind
 
     @property
+    def steady_place(self) -> FrameKind | None:
+        """As `place`, where what comes next depends on nothing else; otherwise None."""
+        # Nothing is held back where a character would flow that no format gives a meaning.
+        return self._kind if self._shortcut is not None and self._shortcut.takes("\0") else None
+
+    @property
     def is_reasoning(self) -> bool:
         """Whether the output stands inside reasoning."""
         return self._sink.is_reasoning
@@ -349,12 +355,9 @@ class _Shortcut:
 
     def takes(self, text: str) -> bool:
         """Whether `text` is one event and changes nothing."""
-        source = self.source
-        return (
-            source.position == len(source.text)
-            and self.special(text) is None
-            and self.run.flows(text)
-        )
+        if self.source.position < len(self.source.text):
+            return False
+        return self.special(text) is None and self.run.flows(text)
 
 
 _CITED: Final = re.compile(r"[\d:,\[\] ]+")

@@ -72,6 +72,11 @@ class ParserBridge:
             self._mode = "stream"
 
     @property
+    def steady_place(self) -> None:
+        """Unknown: the parsers are somebody else's."""
+        return None
+
+    @property
     def is_reasoning(self) -> bool:
         """Whether the output stands inside reasoning."""
         return self._reasoning is not None and self._reasoning.is_reasoning

@@ -68,7 +68,7 @@ class ChatCompletions:
         tokenizer = context.tokenizer
         if call.request.stream:
             encoder = ChatChunkEncoder(answer, stream, tokenizer)
-            return answer_stream(stream, encoder, call.request_id)
+            return answer_stream(stream, encoder, call.request_id, memo=context.memo)
         return await answer_whole(
             http,
             stream,

@@ -27,6 +27,7 @@ from rillm.formats.events import (
     ToolCallEnd,
 )
 from rillm.outputs import LogprobsDict
+from rillm.server.chunk_memo import PlainForm
 from rillm.server.logprobs import prompt_logprobs_object
 from rillm.server.sse import DONE
 from rillm.server.usage import timing_object, usage_object
@@ -118,6 +119,9 @@ class ChatChunkEncoder:
             answer.top_logprobs is not None or answer.return_token_ids
         )
         self._is_plain = not (self._has_tokens or answer.continuous_usage)
+        self.plain: PlainForm | None = None
+        if self._is_plain:
+            self.plain = PlainForm(self._choice_heads[0], ("chat", *answer.reasoning_fields))
 
     def encode(self, deltas: Sequence[ChoiceDelta]) -> bytes:
         """Encode what one engine output changed; empty when no text is certain yet."""

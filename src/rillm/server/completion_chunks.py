@@ -14,6 +14,7 @@ import msgspec
 from rillm.chat_logprobs import TokenVocabulary
 from rillm.formats.events import ContentDelta, Finish
 from rillm.outputs import LogprobsDict
+from rillm.server.chunk_memo import PlainForm
 from rillm.server.logprobs import CompletionLogprobs, prompt_logprobs_object
 from rillm.server.sse import DONE
 from rillm.server.usage import timing_object, usage_object
@@ -120,6 +121,7 @@ class CompletionChunkEncoder:
         ]
         self._has_tokens = answer.has_logprobs or answer.return_token_ids
         self._is_plain = not (self._has_tokens or answer.continuous_usage)
+        self.plain = PlainForm(self._text_heads[0], "text") if self._is_plain else None
 
     def encode(self, deltas: Sequence[ChoiceDelta]) -> bytes:
         """Encode what one engine output changed; empty when no text is certain yet."""

@@ -59,7 +59,7 @@ class Completions:
         )
         if call.request.stream:
             encoder = CompletionChunkEncoder(answer, stream, tokenizer)
-            return answer_stream(stream, encoder, call.request_id)
+            return answer_stream(stream, encoder, call.request_id, memo=context.memo)
         return await answer_whole(
             http,
             stream,

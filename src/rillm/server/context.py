@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TypeVar
 
 from starlette.requests import Request
 from starlette.responses import Response
 
 from rillm.output_formats import OutputFormats
+from rillm.server.chunk_memo import ChunkMemo
 from rillm.server.models import ServedModel
 from rillm.server.protocol import INLINE_BODY_BYTES
 from rillm.server.pump import ChunkEncoder, EncodedChunks
@@ -43,6 +44,8 @@ class TextContext:
     """Names under which a message holds its reasoning."""
     has_metrics: bool = False
     """Every answer says how long things took."""
+    memo: ChunkMemo = field(default_factory=ChunkMemo)
+    """What tokens became in earlier streams."""
 
 
 def answer_stream(
@@ -52,6 +55,7 @@ def answer_stream(
     form: StreamForm = OPENAI,
     *,
     before_end: Callable[[], Awaitable[None]] | None = None,
+    memo: ChunkMemo | None = None,
 ) -> Response:
     """Answer with a stream of events.
 
@@ -61,8 +65,9 @@ def answer_stream(
         request_id: for the header.
         form: what the API says besides.
         before_end: to be done when all has been generated, before the end is sent.
+        memo: of the model, for encoders that have a plain form.
     """
-    chunks = EncodedChunks(stream, encoder, before_end)
+    chunks = EncodedChunks(stream, encoder, before_end, memo)
     return EventStreamResponse(chunks, request_id, form)
 
 

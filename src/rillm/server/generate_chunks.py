@@ -96,6 +96,8 @@ class GenerateAnswer:
 class GenerateChunkEncoder:
     """Encodes one streamed answer: `encode` for each list of deltas, then `end`."""
 
+    plain = None
+
     def __init__(
         self, answer: GenerateAnswer, stream: EventStream, vocabulary: TokenVocabulary | None
     ) -> None:

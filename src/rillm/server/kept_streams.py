@@ -19,7 +19,7 @@ from rillm.admission import CLIENT
 from rillm.errors import CapacityError, ItemNotFoundError
 from rillm.server.event_log import EventLog
 from rillm.server.heartbeat import Heartbeat
-from rillm.server.sse import Chunks, StreamForm, described
+from rillm.server.sse import Chunks, StreamForm, described, never
 
 PARAM: Final = "from"
 """What callers call the number of the event that they want to read on from."""
@@ -103,7 +103,7 @@ class KeptStream:
         try:
             # There is no connection that could fall silent.
             silent = Heartbeat(0, start, asyncio.get_running_loop())
-            await self._chunks.send_all(start, self._send, silent)
+            await self._chunks.send_all(start, self._send, silent, never)
             await start()
         except Exception as error:  # noqa: BLE001 - for whoever reads
             if not self._began.done():

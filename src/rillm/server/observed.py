@@ -187,6 +187,24 @@ class ObservedOutputs:
     def on_ready(self, callback: Callable[[], None]) -> None:
         self._outputs.on_ready = callback
 
+    @property
+    def on_token(self) -> Callable[[int], bool] | None:
+        """The engine's."""
+        return self._outputs.on_token
+
+    @on_token.setter
+    def on_token(self, callback: Callable[[int], bool] | None) -> None:
+        self._outputs.on_token = None if callback is None else self._tally.counting(callback)
+
+    @property
+    def is_steady(self) -> bool:
+        """The engine's."""
+        return self._outputs.is_steady
+
+    def skip(self, num_tokens: int) -> None:
+        """As the engine; they have been counted here as they came."""
+        self._outputs.skip(num_tokens)
+
     def take(self) -> RequestOutput | None:
         """What there is to read, or None; as the engine."""
         try:

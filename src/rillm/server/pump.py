@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Hashable, Sequence
 from contextlib import closing
 from typing import Final, Protocol
 from weakref import WeakKeyDictionary
@@ -11,8 +11,10 @@ from weakref import WeakKeyDictionary
 from starlette.types import Send
 
 from rillm.server import sse
+from rillm.server.chunk_memo import ChunkMemo, PlainForm, remember
 from rillm.server.eager import run_to_pause
 from rillm.server.heartbeat import Heartbeat
+from rillm.server.sse import WriteNow
 from rillm.streams import ChoiceDelta, EventStream
 
 _BATCH_STREAMS: Final = 32
@@ -21,6 +23,10 @@ _BATCH_STREAMS: Final = 32
 
 class ChunkEncoder(Protocol):
     """Makes a stream's bytes."""
+
+    @property
+    def plain(self) -> PlainForm | None:
+        """How it encodes a piece of text where that is all there is to tell; None: see `encode`."""
 
     def encode(self, deltas: Sequence[ChoiceDelta]) -> bytes:
         """Encode what has changed; may be empty."""
@@ -40,11 +46,17 @@ class EncodedChunks:
     __slots__ = (
         "_before_end",
         "_encoder",
+        "_head",
         "_heartbeat",
         "_idle",
+        "_memo",
+        "_num_skipped",
         "_raw_send",
+        "_state",
         "_stream",
+        "_table",
         "_unwritten",
+        "_write_now",
         "_writes",
         "_writing",
     )
@@ -54,6 +66,7 @@ class EncodedChunks:
         stream: EventStream,
         encoder: ChunkEncoder,
         before_end: Callable[[], Awaitable[None]] | None = None,
+        memo: ChunkMemo | None = None,
     ) -> None:
         """Prepare a stream.
 
@@ -61,6 +74,7 @@ class EncodedChunks:
             stream: not yet started.
             encoder: makes its bytes.
             before_end: to be done when all has been generated, before the end is sent.
+            memo: where to look for what a token became before; None: nowhere.
         """
         self._stream = stream
         self._encoder = encoder
@@ -71,14 +85,29 @@ class EncodedChunks:
         """Encoded, and waiting for its turn in the batch."""
         self._writing: Awaitable[None] | None = None
         """The rest of a write that the socket did not take at once."""
+        self._memo = None if encoder.plain is None else memo
+        self._head = b"" if encoder.plain is None else encoder.plain.head
+        self._state: Hashable = None
+        """Of the stream, after what was taken last."""
+        self._table: dict[int, bytes] | None = None
+        """What tokens become in that state, as far as it is known; None in no steady one."""
+        self._num_skipped = 0
+        """Tokens told out of the table that the stream does not know of."""
 
     async def send_all(
-        self, start: Callable[[], Awaitable[None]], raw_send: Send, heartbeat: Heartbeat
+        self,
+        start: Callable[[], Awaitable[None]],
+        raw_send: Send,
+        heartbeat: Heartbeat,
+        write_now: WriteNow,
     ) -> None:
         """Send everything; see `rillm.server.sse.Chunks`."""
         self._raw_send = raw_send
+        self._write_now = write_now
         self._heartbeat = heartbeat
         self._writes = _writes_of(asyncio.get_running_loop())
+        if self._memo is not None:
+            self._stream.on_token = self._take_token
         with closing(self._stream):
             await self._stream.start()
             chunk = await self._first()
@@ -91,9 +120,11 @@ class EncodedChunks:
 
     async def _first(self) -> bytes:
         """Wait for the first bytes; empty where there are none at all."""
-        self._stream.on_ready = self._wake
+        ready = asyncio.Event()
+        self._stream.on_ready = ready.set
         while not (chunk := self._next()) and not self._stream.is_finished:
-            await self._wait()
+            await ready.wait()
+            ready.clear()
         return chunk
 
     async def _write_all(self, chunk: bytes) -> None:
@@ -115,57 +146,91 @@ class EncodedChunks:
                 await self._heartbeat.settle()
 
     def _next(self) -> bytes:
+        """Encode what is new, and look up what the token after it may become."""
+        if self._num_skipped:
+            self._stream.skip(self._num_skipped)
+            self._num_skipped = 0
         deltas = self._stream.take()
-        return self._encoder.encode(deltas) if deltas else b""
+        chunk = self._encoder.encode(deltas) if deltas else b""
+        if self._memo is not None:
+            state = self._stream.steady_state()
+            if state is None:
+                self._table = None
+            elif self._table is not None and state == self._state:
+                remember(self._table, deltas, self._head, chunk)
+            else:
+                self._table = self._memo.table(state, self._encoder.plain)
+            self._state = state
+        return chunk
 
     async def _wait(self) -> None:
-        self._idle = asyncio.get_running_loop().create_future()
+        self._idle = idle = asyncio.get_running_loop().create_future()
         try:
-            await self._idle
+            await idle
         finally:
             self._idle = None
 
-    def _wake(self) -> None:
-        if self._idle is not None and not self._idle.done():
-            self._idle.set_result(None)
+    def _resume(self, error: Exception | None = None) -> None:
+        """Let the task go on, if it waits; with an error, if there is one."""
+        idle, self._idle = self._idle, None
+        if idle is None or idle.done():
+            return
+        if error is None:
+            idle.set_result(None)
+        else:
+            idle.set_exception(error)
+
+    def _take_token(self, token_id: int) -> bool:
+        """Tell a token out of the table, if it is there and nothing else is being written."""
+        table = self._table
+        if table is None or self._unwritten or self._idle is None:
+            return False
+        chunk = table.get(token_id)
+        if chunk is None or self._heartbeat.is_beating:
+            return False
+        self._num_skipped += 1
+        self._unwritten = self._head + chunk
+        self._writes.add(self)
+        return True
 
     def _push(self) -> None:
         """Encode what is new at once, if nothing else is being written."""
         if self._unwritten:
-            self.write()
-        idle = self._idle
-        if idle is None or idle.done():
+            self.write(sse.now())
+        if self._idle is None:
             return
         if self._heartbeat.is_beating:
-            idle.set_result(None)
+            self._resume()
             return
         try:
-            deltas = self._stream.take()
-            self._unwritten = self._encoder.encode(deltas) if deltas else b""
+            self._unwritten = self._next()
         except Exception as error:  # noqa: BLE001 - for the task to deal with
-            idle.set_exception(error)
+            self._resume(error)
             return
         if self._stream.is_finished:
-            self.write()
+            self.write(sse.now())
         elif self._unwritten:
             self._writes.add(self)
 
-    def write(self) -> None:
-        """Write what has been encoded, unless the stream has ended meanwhile."""
+    def write(self, time_now: float) -> None:
+        """Write what has been encoded, unless the stream has ended meanwhile.
+
+        Args:
+            time_now: monotonic seconds.
+        """
         chunk, self._unwritten = self._unwritten, b""
-        idle = self._idle
-        if idle is None or idle.done():
+        if self._idle is None:
             return
         try:
             if chunk:
-                message = {"type": "http.response.body", "body": chunk, "more_body": True}
-                self._writing = run_to_pause(self._raw_send(message))
-                self._heartbeat.last_write = sse.now()
+                self._heartbeat.last_write = time_now
+                if not self._write_now(chunk):
+                    self._writing = run_to_pause(self._raw_send(sse.body_message(chunk)))
         except Exception as error:  # noqa: BLE001 - for the task to deal with
-            idle.set_exception(error)
-        else:
-            if self._writing is not None or self._stream.is_finished:
-                idle.set_result(None)
+            self._resume(error)
+            return
+        if self._writing is not None or self._stream.is_finished:
+            self._resume()
 
 
 class _Writes:
@@ -188,8 +253,9 @@ class _Writes:
 
     def _write(self) -> None:
         streams, self._streams = self._streams, []
+        time_now = sse.now()
         for stream in streams:
-            stream.write()
+            stream.write(time_now)
 
 
 _WRITES: WeakKeyDictionary[asyncio.AbstractEventLoop, _Writes] = WeakKeyDictionary()

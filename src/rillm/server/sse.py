@@ -27,6 +27,8 @@ T = TypeVar("T")
 DONE = b"data: [DONE]\n\n"
 RAW_SEND = "rillm.send"
 """Scope key of the server's own send: middleware frames on every token cost more than it."""
+WRITE_NOW = "rillm.write_now"
+"""Scope key of a `WriteNow` for the response's body, where the server has one."""
 KEEPER = "rillm.stream_keeper"
 """Scope key of the application's `StreamKeeper`."""
 ON_DISCONNECT = "x-on-disconnect"
@@ -103,11 +105,25 @@ def json_response(body: bytes, request_id: str) -> Response:
     return Response(body, headers={"X-Request-Id": request_id}, media_type=JSON)
 
 
+WriteNow = Callable[[bytes], bool]
+"""Writes a part of a body; False where that has to wait, and nothing was written."""
+
+
+def never(chunk: bytes) -> bool:
+    """Write nothing now; a `WriteNow`."""
+    del chunk
+    return False
+
+
 class Chunks(Protocol):
     """Where the bytes of a stream come from."""
 
     async def send_all(
-        self, start: Callable[[], Awaitable[None]], raw_send: Send, heartbeat: Heartbeat
+        self,
+        start: Callable[[], Awaitable[None]],
+        raw_send: Send,
+        heartbeat: Heartbeat,
+        write_now: WriteNow,
     ) -> None:
         """Send everything, and say when to the heartbeat.
 
@@ -115,6 +131,7 @@ class Chunks(Protocol):
             start: sends status and headers; awaited before the first bytes, once they are there.
             raw_send: the server's own.
             heartbeat: the stream's.
+            write_now: cheaper than `raw_send`, after `start`.
 
         Raises:
             Exception: the stream failed, or was refused.
@@ -128,7 +145,11 @@ class GeneratedChunks:
         self._generator = generator
 
     async def send_all(
-        self, start: Callable[[], Awaitable[None]], raw_send: Send, heartbeat: Heartbeat
+        self,
+        start: Callable[[], Awaitable[None]],
+        raw_send: Send,
+        heartbeat: Heartbeat,
+        write_now: WriteNow,
     ) -> None:
         """Send everything; see `Chunks`."""
         async with aclosing(self._generator) as chunks:
@@ -206,7 +227,7 @@ class EventStreamResponse(Response):
     async def _answer(self, chunks: Chunks, scope: Scope, receive: Receive, send: Send) -> None:
         seconds = options_of(scope).heartbeat_seconds
         try:
-            await until_disconnect(receive, self._send(chunks, send, scope[RAW_SEND], seconds))
+            await until_disconnect(receive, self._send(chunks, scope, send, seconds))
         except ClientDisconnect:
             record = CURRENT.get()
             if record is not None and self._is_replay:
@@ -214,7 +235,9 @@ class EventStreamResponse(Response):
             if not self._started:
                 raise
 
-    async def _send(self, chunks: Chunks, send: Send, raw_send: Send, seconds: float) -> None:
+    async def _send(self, chunks: Chunks, scope: Scope, send: Send, seconds: float) -> None:
+        raw_send: Send = scope[RAW_SEND]
+
         async def beat() -> None:
             if not self._started:
                 record = CURRENT.get()
@@ -230,7 +253,7 @@ class EventStreamResponse(Response):
 
         heartbeat = Heartbeat(seconds, beat, asyncio.get_running_loop())
         try:
-            await chunks.send_all(start, raw_send, heartbeat)
+            await chunks.send_all(start, raw_send, heartbeat, scope.get(WRITE_NOW, never))
         except Exception as error:
             await heartbeat.settle()
             if not self._started:

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import time
-from bisect import bisect_left
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from itertools import zip_longest
 
 from rillm.errors import CapacityError, RateLimitError, RequestError
@@ -25,6 +24,8 @@ class Tally:
         "_last_output",
         "_last_time",
         "_metrics",
+        "_num_single",
+        "_on_token",
         "_open_reason",
         "_params",
         "_reasons",
@@ -36,6 +37,8 @@ class Tally:
         self, metrics: ServerMetrics, params: SamplingParams, record: RequestRecord | None
     ) -> None:
         self._counts = [0] * params.n
+        self._num_single = 0
+        """Tokens of the first choice that are not in its count."""
         self._reasons: list[str | None] = [None] * params.n
         self._last_output: RequestOutput | None = None
         self._last_time = 0.0
@@ -48,7 +51,7 @@ class Tally:
         metrics.num_open += 1
 
     def add(self, output: RequestOutput) -> None:
-        """Count an output. On the path of a token, hence all in one piece."""
+        """Count an output."""
         metrics = self._metrics
         longest = 0
         for choice in output.outputs:
@@ -62,20 +65,35 @@ class Tally:
         if longest:
             time_now = _now()
             if self._last_time:
-                gap = time_now - self._last_time
-                histogram = metrics.inter_token
-                histogram.counts[bisect_left(histogram.bounds, gap / longest)] += longest
-                histogram.sum += gap
+                gap = (time_now - self._last_time) / longest
+                metrics.inter_token.observe(gap, longest)
             else:
                 self._add_first(output, time_now, longest)
             self._last_time = time_now
         self._last_output = output
 
+    def counting(self, on_token: Callable[[int], bool]) -> Callable[[int], bool]:
+        """Wrap an `on_token` (see `rillm.streams.Outputs`): what it takes is counted."""
+        self._on_token = on_token
+        return self._take_token
+
+    def _take_token(self, token_id: int) -> bool:
+        """Count a token of the only choice, which came neither first nor with an output."""
+        if not self._on_token(token_id):
+            return False
+        metrics, time_now = self._metrics, _now()
+        self._num_single += 1
+        metrics.generation_tokens += 1
+        metrics.inter_token.observe(time_now - self._last_time)
+        self._last_time = time_now
+        return True
+
     @property
     def num_tokens(self) -> int:
         """Tokens of the prompt, once there was an answer to it, and of the output."""
         output = self._last_output
-        return sum(self._counts) + (0 if output is None else len(output.prompt_token_ids))
+        num_prompt = 0 if output is None else len(output.prompt_token_ids)
+        return num_prompt + sum(self._counts) + self._num_single
 
     def fail(self, error: BaseException) -> None:
         """Take note of how the request ends."""
@@ -119,6 +137,8 @@ class Tally:
             record.finish_reasons += reasons
             if record.aborted_by is None and "abort" in self._reasons:
                 record.aborted_by = "request"
+        self._counts[0] += self._num_single
+        self._num_single = 0
         if output is not None:
             self._add_request(output, sum(self._counts), max(self._counts))
 

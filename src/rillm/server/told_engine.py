@@ -78,6 +78,7 @@ class ToldOutputs:
         steps: Sequence[Sequence[TokenDelta]],
     ) -> None:
         self.on_ready: Callable[[], None] = _nobody
+        self.on_token: Callable[[int], bool] | None = None
         self._request_id = request_id
         self._prompt_token_ids = prompt_token_ids
         self._state = state
@@ -94,6 +95,14 @@ class ToldOutputs:
         if self._steps:
             self.on_ready()
         return output
+
+    @property
+    def is_steady(self) -> bool:
+        """No: nothing comes before it is asked for."""
+        return False
+
+    def skip(self, num_tokens: int) -> None:
+        """Nothing was told otherwise."""
 
     def close(self, reasons: Sequence[str | None] = ()) -> None:
         """Nothing is held."""

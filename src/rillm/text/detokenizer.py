@@ -30,6 +30,11 @@ _new_utf8_decoder = codecs.getincrementaldecoder("utf-8")
 class Detokenizer(Protocol):
     """The text of one choice, incrementally."""
 
+    @property
+    def is_steady(self) -> bool:
+        """Whether the text of the next token depends on nothing before it."""
+        ...
+
     def push(self, token_ids: Sequence[int]) -> str:
         """Add tokens.
 
@@ -75,6 +80,11 @@ class ByteDetokenizer:
         self._strips_space = strips_first_space
         self._holds_bytes = False
         self._skip_prompt(prompt_token_ids)
+
+    @property
+    def is_steady(self) -> bool:
+        """See `Detokenizer`."""
+        return not self._holds_bytes and not self._strips_space
 
     def push(self, token_ids: Sequence[int]) -> str:
         """Add tokens; see `Detokenizer`."""
@@ -145,6 +155,11 @@ class WindowDetokenizer:
         self._num_emitted = len(self._window)
         self._emitted_text = decode(self._window)
 
+    @property
+    def is_steady(self) -> bool:
+        """See `Detokenizer`; the window is what the text depends on."""
+        return False
+
     def push(self, token_ids: Sequence[int]) -> str:
         """Add tokens; see `Detokenizer`."""
         return "".join([self._push_one(token_id) for token_id in token_ids])
@@ -186,6 +201,11 @@ class StandInDetokenizer:
         """
         self._inner = inner
         self._stand_ins = stand_ins
+
+    @property
+    def is_steady(self) -> bool:
+        """See `Detokenizer`."""
+        return self._inner.is_steady
 
     def push(self, token_ids: Sequence[int]) -> str:
         """Add tokens; see `Detokenizer`."""

@@ -102,6 +102,8 @@ def message_usage(usage: Usage) -> dict[str, Any]:
 class MessageEncoder:
     """Encodes one streamed answer: `encode` for each list of deltas, then `end`."""
 
+    plain = None
+
     def __init__(self, answer: MessageAnswer, stream: EventStream) -> None:
         self._answer = answer
         self._stream = stream

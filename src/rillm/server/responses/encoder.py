@@ -49,6 +49,8 @@ class ResponseEncoder:
         response: the response object as it is now.
     """
 
+    plain = None
+
     def __init__(
         self, answer: ResponseAnswer, stream: EventStream, vocabulary: TokenVocabulary
     ) -> None:
