@@ -86,7 +86,7 @@ def request_body(prompt: str, max_tokens: int) -> bytes:
     return json.dumps(body).encode()
 
 
-def serve(port: int, interval: float) -> None:
+def serve(port: int, interval: float, text: str) -> None:
     """Run the server in this process, with the stub as its engine core."""
     import rillm.engine.running_core as running_core
     from rillm.engine_args import AsyncEngineArgs
@@ -94,7 +94,8 @@ def serve(port: int, interval: float) -> None:
 
     def start_stub(theirs, board) -> subprocess.Popen[bytes]:  # type: ignore[no-untyped-def]
         del board
-        command = [sys.executable, str(HERE / "stub_core.py"), str(theirs.fileno()), str(interval)]
+        command = [sys.executable, str(HERE / "stub_core.py"), str(theirs.fileno())]
+        command += [str(interval), text]
         return subprocess.Popen(command, pass_fds=[theirs.fileno()])
 
     running_core._start_process = start_stub
@@ -102,10 +103,10 @@ def serve(port: int, interval: float) -> None:
 
 
 @contextlib.contextmanager
-def running_server(interval: float) -> Iterator[tuple[int, psutil.Process]]:
+def running_server(interval: float, text: str) -> Iterator[tuple[int, psutil.Process]]:
     """Start a server of its own; yields its port and its API process."""
     port = free_port()
-    command = [sys.executable, __file__, "--serve", str(port), str(interval)]
+    command = [sys.executable, __file__, "--serve", str(port), str(interval), text]
     process = subprocess.Popen(command, stderr=subprocess.DEVNULL)
     try:
         server = psutil.Process(process.pid)
@@ -250,7 +251,7 @@ def measure_cost(streams: list[int], window_s: float) -> list[dict[str, float]]:
     print("\n streams  us/token  tokens/s  KiB/stream  MiB for all")
     for count in streams:
         interval = 0.005 if count < 8 else 0.05 if count < 1024 else 0.1
-        with running_server(interval) as (port, server):
+        with running_server(interval, "markdown") as (port, server):
             found = asyncio.run(load(port, count, 1 << 16, server, window_s))
         row = {
             "streams": count,
@@ -287,7 +288,7 @@ def measure_vllm(python: str, streams: list[int], window_s: float) -> list[dict[
 def measure_pause(window_s: float, num_tokens: int) -> dict[str, float]:
     """The longest pause of 16 streams, without and with a long prompt beside them."""
     prompt = request_body("river " * num_tokens, 4)
-    with running_server(0.005) as (port, server):
+    with running_server(0.005, "sentence") as (port, server):
         alone = asyncio.run(load(port, 16, 1 << 16, server, window_s))
         beside = asyncio.run(load(port, 16, 1 << 16, server, window_s, prompt))
     print(
@@ -306,10 +307,13 @@ def main() -> None:
         "--prompt", type=int, default=LONG_PROMPT_TOKENS, help="words of the prompt"
     )
     parser.add_argument("--vllm", metavar="PYTHON", help="of an environment that has vLLM")
-    parser.add_argument("--serve", nargs=2, metavar=("PORT", "INTERVAL"), help=argparse.SUPPRESS)
+    parser.add_argument(
+        "--serve", nargs=3, metavar=("PORT", "INTERVAL", "TEXT"), help=argparse.SUPPRESS
+    )
     options = parser.parse_args()
     if options.serve is not None:
-        serve(int(options.serve[0]), float(options.serve[1]))
+        port, interval, text = options.serve
+        serve(int(port), float(interval), text)
         return
     result: dict[str, object] = {
         "cost": measure_cost(options.streams, options.seconds),

@@ -1,4 +1,4 @@
-"""An engine core whose tokens cost nothing: `python benchmarks/stub_core.py FD INTERVAL`.
+"""An engine core whose tokens cost nothing: `python benchmarks/stub_core.py FD INTERVAL TEXT`.
 
 Speaks the frames of `rillm.engine.core_process`. Every INTERVAL seconds each live choice gets one
 token of a text that repeats, until its `max_tokens`. Each choice begins at another place of it.
@@ -18,8 +18,12 @@ from rillm.engine.transport import core_end
 from rillm.engine_args import EngineArgs
 from rillm.text.tokenizer import Tokenizer
 
-TEXT = (Path(__file__).parents[1] / "docs" / "architecture.md").read_text()
-"""English with Markdown, code and tables: what models write, in as many different tokens."""
+TEXTS = {
+    "markdown": (Path(__file__).parents[1] / "docs" / "architecture.md").read_text(),
+    "sentence": "A rill is a small stream. It runs down the hill, over stones, to the river. ",
+}
+"""What models write, in as many different tokens; and what is shown token by token, without the
+line ends that wait for what follows them."""
 _STRIDE = 37
 """Tokens from one choice's beginning to the next one's."""
 
@@ -80,7 +84,7 @@ def main() -> None:
     """Serve the client at the other end of the socket."""
     interval = float(sys.argv[2])
     tokenizer = Tokenizer.from_directory(EngineArgs().model_directory())
-    core = StubCore(tokenizer.encode(TEXT))
+    core = StubCore(tokenizer.encode(TEXTS[sys.argv[3]]))
     link = core_end(socket.socket(fileno=int(sys.argv[1])))
     link.send(Ready(INFO))
     next_step = time.monotonic() + interval
