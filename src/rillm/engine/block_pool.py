@@ -1,8 +1,8 @@
 """KV cache blocks: who holds which, and which full blocks can be found again by content.
 
 Owns reference counts, the free list and the prefix cache. A block is free when nobody holds
-it; a free block keeps its content, and stays findable, until it is taken for something else: those
-that cannot be found first, then the least recently freed. Knows no sequences and no tensors.
+it; a free block keeps its content, and stays findable, until it is taken for something else,
+least recently freed first. Knows no sequences and no tensors.
 
 Source: paged KV cache, Kwon et al. 2023 (arXiv:2309.06180); prefix reuse by a hash chain over
 full blocks, where each hash covers everything before it.
@@ -73,8 +73,7 @@ class BlockPool:
             count: blocks to take, 0 or more.
 
         Returns:
-            Block ids, those that cannot be found first, then the least recently freed; each held
-            once. Their content is forgotten.
+            Block ids, least recently freed first, each held once. Their content is forgotten.
 
         Raises:
             OutOfBlocksError: fewer than `count` are free. Nothing was taken.
@@ -99,16 +98,12 @@ class BlockPool:
     def release(self, block_ids: Sequence[int]) -> None:
         """Drop one holder of each block of a sequence, given in position order.
 
-        The last ones are freed first, so that of a cached prefix the tail is evicted first. What
-        cannot be found again goes before everything else: nothing is lost with it, and its memory
-        has been touched.
+        The last ones are freed first, so that of a cached prefix the tail is evicted first.
         """
         for block_id in reversed(block_ids):
             self._references[block_id] -= 1
             if self._references[block_id] == 0:
                 self._free[block_id] = None
-                if block_id not in self._hashes:
-                    self._free.move_to_end(block_id, last=False)
 
     def find(self, hashes: Sequence[BlockHash]) -> list[int]:
         """Return the blocks of the longest known prefix of a hash chain; none is taken."""
@@ -134,8 +129,6 @@ class BlockPool:
         """Empty the prefix cache; blocks in use stay in use."""
         self._by_hash.clear()
         self._hashes.clear()
-        # As in `release`: what was in use comes first.
-        self._free = OrderedDict.fromkeys(reversed(self._free))
 
     def check(self) -> None:
         """Verify the pool's own invariants.
