@@ -1,6 +1,6 @@
 """What a streamed token costs the API process, and what an open stream weighs.
 
-    python benchmarks/serving.py [--streams 1 64 512 1024] [--vllm PYTHON]
+    python benchmarks/serving.py [--streams 1 64 512 1024] [--frontend] [--vllm PYTHON]
 
 The server is `rillm serve` with a stub in place of the engine core (`stub_core.py`), so that its
 process does everything but compute: take the engine's message, detokenize, parse (each request
@@ -41,6 +41,8 @@ FIRST_EVENTS = 3
 """What every stream has got before anything is measured."""
 LONG_PROMPT_TOKENS = 100_000
 HERE = Path(__file__).parent
+CORES = sorted(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else []
+"""As they were before anything was pinned."""
 
 
 class Stream(asyncio.Protocol):
@@ -119,6 +121,26 @@ def running_server(interval: float, text: str) -> Iterator[tuple[int, psutil.Pro
 
 
 @contextlib.contextmanager
+def running_frontend(interval: float, text: str) -> Iterator[tuple[int, psutil.Process]]:
+    """As `running_server`: a frontend before such a server, which is on the other core then."""
+    port = free_port()
+    with running_server(interval, text) as (engine_port, engine):
+        command = [sys.executable, "-m", "rillm", "frontend", "--port", str(port)]
+        command += ["--engine", f"http://127.0.0.1:{engine_port}"]
+        process = subprocess.Popen(command, stderr=subprocess.DEVNULL)
+        try:
+            frontend = psutil.Process(process.pid)
+            wait_until_ready(port)
+            pin(frontend)
+            if len(CORES) > 1:
+                engine.cpu_affinity(CORES[1:])
+            yield port, frontend
+        finally:
+            process.terminate()
+            process.wait()
+
+
+@contextlib.contextmanager
 def running_vllm(python: str) -> Iterator[tuple[int, psutil.Process]]:
     """As `running_server`: vLLM with the bundled model, and its parser of calls."""
     from rillm.engine_args import EngineArgs
@@ -169,15 +191,14 @@ def wait_until_ready(port: int, patience_s: float = 30) -> None:
 
 def pin(server: psutil.Process) -> None:
     """The server on the first core, everything else on the others, where that can be done."""
-    cores = sorted(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else []
-    if len(cores) > 1:
-        server.cpu_affinity(cores[:1])
+    if len(CORES) > 1:
+        server.cpu_affinity(CORES[:1])
         for child in server.children(recursive=True):
             with contextlib.suppress(psutil.Error):
-                child.cpu_affinity(cores[1:])
+                child.cpu_affinity(CORES[1:])
                 for thread in child.threads():
-                    os.sched_setaffinity(thread.id, cores[1:])
-        os.sched_setaffinity(0, cores[1:])
+                    os.sched_setaffinity(thread.id, CORES[1:])
+        os.sched_setaffinity(0, CORES[1:])
 
 
 class Measured:
@@ -245,13 +266,16 @@ async def load(
     return measured
 
 
-def measure_cost(streams: list[int], window_s: float) -> list[dict[str, float]]:
+def measure_cost(
+    streams: list[int], window_s: float, *, is_frontend: bool = False
+) -> list[dict[str, float]]:
     """Processor time a token and memory a stream, for each number of streams."""
+    running = running_frontend if is_frontend else running_server
     rows = []
     print("\n streams  us/token  tokens/s  KiB/stream  MiB for all")
     for count in streams:
         interval = 0.005 if count < 8 else 0.05 if count < 1024 else 0.1
-        with running_server(interval, "markdown") as (port, server):
+        with running(interval, "markdown") as (port, server):
             found = asyncio.run(load(port, count, 1 << 16, server, window_s))
         row = {
             "streams": count,
@@ -306,6 +330,9 @@ def main() -> None:
     parser.add_argument(
         "--prompt", type=int, default=LONG_PROMPT_TOKENS, help="words of the prompt"
     )
+    parser.add_argument(
+        "--frontend", action="store_true", help="measure a frontend before the server as well"
+    )
     parser.add_argument("--vllm", metavar="PYTHON", help="of an environment that has vLLM")
     parser.add_argument(
         "--serve", nargs=3, metavar=("PORT", "INTERVAL", "TEXT"), help=argparse.SUPPRESS
@@ -319,6 +346,9 @@ def main() -> None:
         "cost": measure_cost(options.streams, options.seconds),
         "pause": measure_pause(options.seconds, options.prompt),
     }
+    if options.frontend:
+        print("\nfrontend", end="")
+        result["frontend"] = measure_cost(options.streams, options.seconds, is_frontend=True)
     if options.vllm:
         result["vllm"] = measure_vllm(options.vllm, options.streams, options.seconds)
     print(json.dumps(result))

@@ -9,6 +9,7 @@ local engine. So a face cannot tell the two apart.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import itertools
 import logging
 import time
@@ -30,14 +31,16 @@ from rillm.errors import (
     InvalidRequestError,
     RillmError,
 )
+from rillm.http_client import Client, TransferError
 from rillm.input_processor import InputProcessor, Limits, ProcessedRequest, PromptType
 from rillm.models.config import GenerationConfig, ModelConfig, read_generation_config
 from rillm.output_processor import RequestState
 from rillm.outputs import RequestOutput
+from rillm.remote_answer import EnoughError, RemoteAnswer
 from rillm.remote_stream import RemoteStream
 from rillm.sampling_params import MAX_SEQUENCES, SamplingParams
 from rillm.text.tokenizer import Tokenizer
-from rillm.token_wire import generate_body, read_answer, read_stream
+from rillm.token_wire import generate_body
 
 _GENERATE: Final = "/inference/v1/generate"
 _ABORT: Final = "/inference/v1/abort_requests"
@@ -46,9 +49,6 @@ _CONNECT_TIMEOUT_S: Final = 5.0
 _ABORT_TIMEOUT_S: Final = 5.0
 _LAST_CHOICE_S: Final = 5.0
 """How long an engine that did not answer is asked after all others."""
-
-_NO_ROOM: Final = frozenset({429, 503})
-_WRONG_FIELD: Final = frozenset({400, 422})
 
 logger = logging.getLogger(__name__)
 
@@ -66,17 +66,15 @@ class RemoteLLM:
         ready_info: what an engine says of its model; None before one has answered.
     """
 
-    def __init__(
-        self, args: RemoteEngineArgs, transport: httpx2.AsyncBaseTransport | None = None
-    ) -> None:
+    def __init__(self, args: RemoteEngineArgs) -> None:
         """Read the model's files; nothing is sent yet.
 
         Args:
             args: the settings.
-            transport: how requests travel; None for the network.
 
         Raises:
-            ConfigError: the model's configuration or tokenizer cannot be read.
+            ConfigError: the model's configuration or tokenizer cannot be read, or a URL or the
+                key cannot be used.
         """
         self.args = args
         self.directory = args.model_directory()
@@ -96,14 +94,19 @@ class RemoteLLM:
             seed=args.seed,
         )
         key = args.engine_api_key
+        headers = {"Authorization": f"Bearer {key}"} if key else {}
+        # As streams do: past the proxies of the environment.
         self._client = httpx2.AsyncClient(
-            headers={"Authorization": f"Bearer {key}"} if key else {},
-            transport=transport,
-            # A token may take as long as it takes: a prefill before it can be long.
+            headers=headers,
+            trust_env=False,
             timeout=httpx2.Timeout(None, connect=_CONNECT_TIMEOUT_S),
-            limits=httpx2.Limits(max_connections=None, max_keepalive_connections=64),
         )
         self._urls = [url.rstrip("/") for url in args.engine]
+        # A token may take as long as it takes: a prefill before it can be long.
+        self._clients = {
+            url: Client(url, headers=headers, timeout_s=None, connect_timeout_s=_CONNECT_TIMEOUT_S)
+            for url in self._urls
+        }
         self._failed_at = dict.fromkeys(self._urls, -_LAST_CHOICE_S)
         self._turns = itertools.count()
         self._learning = asyncio.Lock()
@@ -207,6 +210,8 @@ class RemoteLLM:
         """Shut down, and close all connections."""
         self.shutdown()
         await self._client.aclose()
+        for client in self._clients.values():
+            client.close()
 
     async def check_constraint(self, sampling_params: SamplingParams) -> None:
         """Refuse what no output can be constrained to, as `generate` would.
@@ -277,7 +282,7 @@ class RemoteLLM:
                 await self._ask(url, body, stream)
                 stream.end()
                 return
-            except (httpx2.TransportError, CapacityError, EngineError) as failure:
+            except (TransferError, CapacityError, EngineError) as failure:
                 # What broke after the last token does no harm.
                 if stream.has_finish:
                     stream.end()
@@ -303,27 +308,14 @@ class RemoteLLM:
     async def _ask(self, url: str, body: bytes, stream: RemoteStream) -> None:
         stream.url = url
         headers = {
-            "Content-Type": "application/json",
             "X-Request-Id": stream.wire_id,
             # Leaving is how this end aborts, whatever the engine's default is.
             "X-On-Disconnect": "abort",
         }
-        async with self._client.stream(
-            "POST", url + _GENERATE, content=body, headers=headers
-        ) as response:
-            if response.status_code != httpx2.codes.OK:
-                raise _refusal(response.status_code, await response.aread())
-            if "event-stream" not in response.headers.get("content-type", ""):
-                stream.add(read_answer(await response.aread()))
-                return
-            async with aclosing(read_stream(response.aiter_bytes())) as answers:
-                async for answer in answers:
-                    if answer.error is not None:
-                        raise _failure(answer.error)
-                    stream.add(answer)
-                    if stream.is_complete:
-                        # By a stop string: the engine goes on until the connection is closed.
-                        return
+        receiver = RemoteAnswer(stream)
+        with contextlib.suppress(EnoughError):
+            await self._clients[url].ask(_GENERATE, body, receiver, headers)
+            receiver.end()
 
     async def _model_card(self, url: str) -> dict[str, Any] | None:
         """What an engine says of its model; None while it does not serve."""
@@ -349,27 +341,3 @@ class RemoteLLM:
             )
         except httpx2.HTTPError as error:
             logger.warning("engine %s was not told of an abort: %r", url, error)
-
-
-def _refusal(status: int, body: bytes) -> RillmError:
-    """What a status other than 200 means for the caller."""
-    try:
-        error = msgspec.json.decode(body)["error"]
-    except (msgspec.DecodeError, LookupError, TypeError):
-        error = None
-    if not isinstance(error, dict):
-        error = {"message": f"an engine answered with status {status}"}
-    return _failure(error | {"code": status})
-
-
-def _failure(error: dict[str, Any]) -> RillmError:
-    """What an engine's error object means for the caller.
-
-    Only what the caller can change is told: a wrong path or key between the two servers is not.
-    """
-    status, message, param = error.get("code"), str(error.get("message")), error.get("param")
-    if status in _NO_ROOM:
-        return CapacityError("no engine has room at present")
-    if status in _WRONG_FIELD:
-        return InvalidRequestError(message, param=param if isinstance(param, str) else None)
-    return EngineGenerateError(message)

@@ -87,12 +87,14 @@ class RemoteStream(OutputStream):
         self._info = prompt_info(answer, request.prompt_token_ids, table) or self._info
         self.kv_transfer_params = answer.kv_transfer_params or self.kv_transfer_params
         self.name_there = answer.request_id or self.name_there
+        has_news = False
         for delta in choice_deltas(answer):
             if not 0 <= delta.choice < request.n:
                 raise EngineGenerateError(f"an engine answered with a choice {delta.choice}")
             if delta.token_ids or delta.finish_reason is not None:
-                self._take(delta, request.params.eos_token_id)
-        self.wake()
+                has_news |= self._take(delta, request.params.eos_token_id)
+        if has_news:
+            self.wake()
 
     def end(self) -> None:
         """Take note that the engine has said everything.
@@ -132,7 +134,8 @@ class RemoteStream(OutputStream):
             output.kv_transfer_params = self.kv_transfer_params
         return output
 
-    def _take(self, delta: TokenDelta, eos_token_id: int | None) -> None:
+    def _take(self, delta: TokenDelta, eos_token_id: int | None) -> bool:
+        """Take in a delta; whether the reader has something to look at."""
         now = time.monotonic()
         self._first_token = self._first_token or now
         if not self.has_begun or delta.finish_reason is not None:
@@ -144,11 +147,14 @@ class RemoteStream(OutputStream):
             delta.stop_token_id = None if stop_id == eos_token_id else stop_id
         if delta.finish_reason is not None and self._open == {delta.choice}:
             self._last = delta
-        else:
-            self._put(delta)
+            return False
+        return self._put(delta)
 
-    def _put(self, delta: TokenDelta) -> None:
+    def _put(self, delta: TokenDelta) -> bool:
         delta.prompt, self._info = self._info, None
+        if self.has_told(delta):
+            return False
         has_stopped = self.state.add(delta)
         if has_stopped or delta.finish_reason is not None:
             self._open.discard(delta.choice)
+        return True

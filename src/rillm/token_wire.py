@@ -9,7 +9,7 @@ from __future__ import annotations
 import base64
 import binascii
 import struct
-from collections.abc import AsyncGenerator, AsyncIterator, Collection, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from typing import Any, Final, cast, get_args
 
 import msgspec
@@ -18,7 +18,6 @@ from rillm.engine.messages import FinishReason, PromptInfo, TokenDelta, TokenLog
 from rillm.errors import EngineGenerateError
 from rillm.input_processor import ProcessedRequest
 from rillm.sampling_params import SamplingParams
-from rillm.sse_reader import EventReader
 from rillm.structured_outputs import OWN_NAME
 
 MAX_ID_LENGTH: Final = 128
@@ -173,23 +172,6 @@ def read_answer(data: bytes) -> Answer:
         return _decode_answer(data)
     except (msgspec.DecodeError, UnicodeDecodeError) as error:
         raise EngineGenerateError(f"an engine's answer is malformed: {error}") from error
-
-
-async def read_stream(parts: AsyncIterator[bytes]) -> AsyncGenerator[Answer, None]:
-    """Decode server-sent events, cut anywhere, up to `[DONE]`.
-
-    What follows `[DONE]` is read and dropped, so that the connection can be used again.
-
-    Raises:
-        EngineGenerateError: an event is malformed.
-    """
-    reader = EventReader()
-    is_done = False
-    async for part in parts:
-        for data in reader.feed(part):
-            is_done = is_done or data == b"[DONE]"
-            if not is_done:
-                yield read_answer(data)
 
 
 def prompt_info(

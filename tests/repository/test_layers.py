@@ -28,6 +28,7 @@ LAYERS: list[set[str]] = [
     {"vllm_plugin", "choice_parser"},
     {"parsers"},
     {"async_llm", "remote_llm", "llm"},
+    {"remote_answer"},
     {"remote_stream", "embedding"},
     {"token_wire", "output_stream"},
     {"output_processor"},
@@ -40,7 +41,7 @@ LAYERS: list[set[str]] = [
     {"models"},
     {"text.tokenizer_files", "text.pieces"},
     {"engine.config"},
-    {"admission", "outputs", "sampling_params", "sse_reader"},
+    {"admission", "outputs", "sampling_params", "sse_reader", "http_client"},
     {"structured_outputs"},
     {"errors", "__init__"},
 ]

@@ -11,7 +11,7 @@ import socket
 import subprocess
 import sys
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager
 from typing import Any
 
 import pytest
@@ -152,22 +152,17 @@ async def test_engine_that_is_down_or_refuses_is_passed_over() -> None:
 
 async def test_nothing_is_left_to_ask() -> None:
     busy = ScriptedEngine(CapacityError("full"))
-    async with listening(engine_app(busy)) as url, remote(url) as llm:
-        full = await ask(llm)
-        await llm.wait_ready()
-        await busy_gone(llm)
+    async with AsyncExitStack() as outer:
+        async with listening(engine_app(busy)) as url:
+            llm = await outer.enter_async_context(remote(url))
+            full = await ask(llm)
+            await llm.wait_ready()
         gone = await ask(llm)
 
     assert full.status == gone.status == 503
     assert full.headers["retry-after"]
     assert full.json()["error"]["type"] == "ServiceUnavailableError"
     assert gone.json()["error"]["message"] == "no engine answers at present"
-
-
-async def busy_gone(llm: RemoteLLM) -> None:
-    """Let a frontend ask where nobody listens."""
-    llm._urls = [free_url()]
-    llm._failed_at = dict.fromkeys(llm._urls, 0.0)
 
 
 @pytest.mark.parametrize("stream", [False, True])

@@ -9,9 +9,9 @@ from typing import Any, Final
 import msgspec
 
 from rillm.bench.answer import Answer
-from rillm.bench.connection import Client, StallError, TransferError
 from rillm.bench.gates import Fault, Gate, check_answer
 from rillm.bench.wire import PATHS, Endpoint, decode_chunk
+from rillm.http_client import Client, StallError, TransferError
 from rillm.sse_reader import EventReader
 
 _OK: Final = 200

@@ -11,7 +11,6 @@ from typing import Any, Final
 
 import msgspec
 
-from rillm.bench.connection import Client, TransferError
 from rillm.bench.exchange import Exchange, exchange
 from rillm.bench.gates import Fault, compare
 from rillm.bench.metrics import Objective, Summary, summarize
@@ -19,6 +18,7 @@ from rillm.bench.options import BenchOptions, Load
 from rillm.bench.scenarios import Body, Scenario
 from rillm.bench.workload import complete_body, sweep_bodies, whole_body
 from rillm.errors import ConfigError
+from rillm.http_client import Client, TransferError
 
 _ROUNDS: Final = 4
 """Into so many parts a step is cut where two servers take turns."""

@@ -1,7 +1,7 @@
-"""A lean HTTP/1.1 client: what arrives is stamped with its time before anything else is done.
+"""A lean HTTP/1.1 client for streams: what arrives is stamped with its time, and told at once.
 
 A request costs one write and a callback for each read; there are no tasks, locks or buffers
-between the socket and the answer.
+between the socket and the answer. Proxies that the environment names are not used.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ import ssl
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass
+from types import MappingProxyType
 from typing import Final, Protocol, cast
 from urllib.parse import urlsplit
 
@@ -32,7 +33,11 @@ class Receiver(Protocol):
         """Take note of status and headers."""
 
     def feed(self, data: bytes, at: float) -> None:
-        """Take in some of the body."""
+        """Take in some of the body.
+
+        Raises:
+            Exception: no more of it is wanted; `Client.ask` raises the same.
+        """
 
 
 class TransferError(Exception):
@@ -72,7 +77,11 @@ class Target:
 
 
 class Connection(asyncio.Protocol):
-    """One connection; one request at a time."""
+    """One connection; one request at a time.
+
+    Attributes:
+        has_answer: whether anything has come in answer to the last request.
+    """
 
     def __init__(self) -> None:
         self._transport: asyncio.Transport | None = None
@@ -85,27 +94,30 @@ class Connection(asyncio.Protocol):
         self._has_length = False
         self._has_headers = False
         self._is_reusable = False
+        self.has_answer = False
 
-    async def ask(self, request: bytes, receiver: Receiver, timeout_s: float) -> None:
+    async def ask(self, request: bytes, receiver: Receiver, timeout_s: float | None) -> None:
         """Send a request and have its answer read.
 
         Args:
             request: head and body.
             receiver: is told what arrives.
-            timeout_s: longest silence, in seconds.
+            timeout_s: longest silence, in seconds; None: any.
 
         Raises:
             StallError: nothing arrived for `timeout_s`.
             TransferError: the connection broke, or what came is not HTTP.
+            Exception: what the receiver raised.
         """
         assert self._transport is not None
         self._done, self._receiver = asyncio.get_running_loop().create_future(), receiver
         self._parser, self._content_type = httptools.HttpResponseParser(self), ""
-        self._is_reusable = self._has_length = self._has_headers = False
+        self._is_reusable = self._has_length = self._has_headers = self.has_answer = False
         self._now = time.perf_counter()
         receiver.sent(self._now)
         self._transport.write(request)
-        self._check_silence(timeout_s)
+        if timeout_s is not None:
+            self._check_silence(timeout_s)
         try:
             await self._done
         finally:
@@ -137,6 +149,7 @@ class Connection(asyncio.Protocol):
             # Nobody asked: whatever this is, the next answer must not begin with it.
             self.close()
             return
+        self.has_answer = True
         try:
             self._parser.feed_data(data)
         except httptools.HttpParserError as error:
@@ -167,8 +180,13 @@ class Connection(asyncio.Protocol):
 
     def on_body(self, data: bytes) -> None:
         """Tell some of the body; called by the parser."""
-        assert self._receiver is not None
-        self._receiver.feed(data, self._now)
+        if self._receiver is None:
+            return
+        try:
+            self._receiver.feed(data, self._now)
+        except Exception as error:  # noqa: BLE001 - for whoever asked
+            self._receiver = None
+            self._fail(error)
 
     def on_message_complete(self) -> None:
         """The answer is there; called by the parser."""
@@ -188,7 +206,7 @@ class Connection(asyncio.Protocol):
         if self._done is not None and not self._done.done():
             self._done.set_result(None)
 
-    def _fail(self, error: TransferError) -> None:
+    def _fail(self, error: Exception) -> None:
         if self._done is not None and not self._done.done():
             self._done.set_exception(error)
         self.close()
@@ -198,14 +216,21 @@ class Client:
     """Connections to one server, used again where the server allows it."""
 
     def __init__(
-        self, url: str, *, headers: Mapping[str, str], timeout_s: float, ca_file: str | None = None
+        self,
+        url: str,
+        *,
+        headers: Mapping[str, str],
+        timeout_s: float | None,
+        connect_timeout_s: float | None = None,
+        ca_file: str | None = None,
     ) -> None:
         """Prepare; nothing is connected yet.
 
         Args:
             url: of the server, with or without `/v1`.
             headers: to send with every request.
-            timeout_s: longest silence of an answer, in seconds; also for connecting.
+            timeout_s: longest silence of an answer, in seconds; None: any.
+            connect_timeout_s: the same for connecting; None: `timeout_s`.
             ca_file: file with the certificates to trust; None for those of the system.
 
         Raises:
@@ -213,6 +238,7 @@ class Client:
         """
         self._target = target = Target.from_url(url)
         self._timeout_s = timeout_s
+        self._connect_timeout_s = connect_timeout_s or timeout_s
         self._idle: list[Connection] = []
         self._ssl = None
         if target.is_tls:
@@ -223,28 +249,34 @@ class Client:
         host = f"[{target.host}]" if ":" in target.host else target.host
         if target.port != _PORTS["https" if target.is_tls else "http"]:
             host += f":{target.port}"
-        sent = {"Host": host, "Accept": "*/*", "User-Agent": "rillm-bench"} | dict(headers)
-        lines = "".join(f"{name}: {value}\r\n" for name, value in sent.items())
-        if lines.count("\n") != len(sent) or not lines.isascii():
-            raise ConfigError("a header holds a line end or a character that is not of ASCII")
-        self._headers = lines.encode()
+        sent = {"Host": host, "Accept": "*/*", "User-Agent": "rillm"} | dict(headers)
+        self._headers = _header_lines(sent)
 
-    async def ask(self, path: str, body: bytes, receiver: Receiver) -> None:
+    async def ask(
+        self,
+        path: str,
+        body: bytes,
+        receiver: Receiver,
+        headers: Mapping[str, str] = MappingProxyType({}),
+    ) -> None:
         """Post a body and have the answer read.
 
         Args:
             path: of the endpoint.
             body: JSON.
             receiver: is told what arrives.
+            headers: besides those of every request.
 
         Raises:
             StallError: nothing arrived for too long.
             TransferError: the server cannot be reached, or the answer did not arrive whole.
+            Exception: what the receiver raised.
         """
-        head = b"POST %s%s HTTP/1.1\r\n%sContent-Type: application/json\r\n" % (
+        head = b"POST %s%s HTTP/1.1\r\n%s%sContent-Type: application/json\r\n" % (
             self._target.prefix.encode(),
             path.encode(),
             self._headers,
+            _header_lines(headers),
         )
         request = b"%sContent-Length: %d\r\n\r\n%s" % (head, len(body), body)
         await self._send(request, receiver)
@@ -262,24 +294,49 @@ class Client:
             self._idle.pop().close()
 
     async def _send(self, request: bytes, receiver: Receiver) -> None:
-        connection = await self._connection()
-        await connection.ask(request, receiver, self._timeout_s)
+        connection = self._idle_connection()
+        if connection is not None:
+            try:
+                await connection.ask(request, receiver, self._timeout_s)
+            except TransferError as error:
+                if connection.has_answer or isinstance(error, StallError):
+                    raise
+                # The server had closed it for being idle.
+                connection = None
+        if connection is None:
+            connection = await self._connect()
+            await connection.ask(request, receiver, self._timeout_s)
         if connection.is_open:
             self._idle.append(connection)
 
-    async def _connection(self) -> Connection:
+    def _idle_connection(self) -> Connection | None:
         while self._idle:
             connection = self._idle.pop()
             if connection.is_open:
                 return connection
+        return None
+
+    async def _connect(self) -> Connection:
         target = self._target
         try:
-            async with asyncio.timeout(self._timeout_s):
+            async with asyncio.timeout(self._connect_timeout_s):
                 _, connection = await asyncio.get_running_loop().create_connection(
                     Connection, target.host, target.port, ssl=self._ssl
                 )
         except TimeoutError as error:
-            raise StallError(f"no connection within {self._timeout_s:g} s") from error
+            raise StallError(f"no connection within {self._connect_timeout_s:g} s") from error
         except OSError as error:
             raise TransferError(f"no connection: {error}") from error
         return connection
+
+
+def _header_lines(headers: Mapping[str, str]) -> bytes:
+    """The lines of some headers.
+
+    Raises:
+        ConfigError: a header cannot be sent.
+    """
+    lines = "".join(f"{name}: {value}\r\n" for name, value in headers.items())
+    if lines.count("\n") != len(headers) or not lines.isascii():
+        raise ConfigError("a header holds a line end or a character that is not of ASCII")
+    return lines.encode()
