@@ -38,4 +38,4 @@ class OutputFormat:
     encode_stop: Callable[[str], str] = str
     """Puts stand-ins into a stop string."""
     name: Hashable = None
-    """Equal where the parsers do the same at the same `steady_place`."""
+    """Equal where the parsers do the same at the same `steady_place`; None: not known."""

@@ -129,16 +129,21 @@ class Choice:
         self._only_scores = generation.only_scores
         format = generation.format
         self._parser = None if format is None else format.new_parser()
-        hides_special = generation.sampling_params.skip_special_tokens
-        self._setting: Hashable = (None if format is None else format.name, hides_special)
+        self._setting: Hashable = None
+        """What is the same for all choices that read alike, if it is known."""
+        if format is None or format.name is not None:
+            name = None if format is None else format.name
+            self._setting = (name, generation.sampling_params.skip_special_tokens)
         self._stop_strings: dict[str, str] = {}
         if format is not None and format.stand_ins:
             self._stop_strings = {format.encode_stop(s): s for s in generation.stop_strings}
 
     def steady_state(self) -> Hashable:
         """What becomes of a token depends on this alone, if it is not None."""
+        if self._setting is None or self._only_scores:
+            return None
         if self._parser is None:
-            return None if self._only_scores else self._setting
+            return self._setting
         place = self._parser.steady_place
         return None if place is None else (self._setting, place)
 

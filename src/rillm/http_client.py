@@ -222,6 +222,7 @@ class Client:
         headers: Mapping[str, str],
         timeout_s: float | None,
         connect_timeout_s: float | None = None,
+        max_idle_connections: int | None = None,
         ca_file: str | None = None,
     ) -> None:
         """Prepare; nothing is connected yet.
@@ -231,6 +232,7 @@ class Client:
             headers: to send with every request.
             timeout_s: longest silence of an answer, in seconds; None: any.
             connect_timeout_s: the same for connecting; None: `timeout_s`.
+            max_idle_connections: to keep for the next requests; None: all.
             ca_file: file with the certificates to trust; None for those of the system.
 
         Raises:
@@ -239,6 +241,7 @@ class Client:
         self._target = target = Target.from_url(url)
         self._timeout_s = timeout_s
         self._connect_timeout_s = connect_timeout_s or timeout_s
+        self._max_idle = float("inf") if max_idle_connections is None else max_idle_connections
         self._idle: list[Connection] = []
         self._ssl = None
         if target.is_tls:
@@ -306,7 +309,9 @@ class Client:
         if connection is None:
             connection = await self._connect()
             await connection.ask(request, receiver, self._timeout_s)
-        if connection.is_open:
+        if len(self._idle) >= self._max_idle:
+            connection.close()
+        elif connection.is_open:
             self._idle.append(connection)
 
     def _idle_connection(self) -> Connection | None:

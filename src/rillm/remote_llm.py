@@ -47,6 +47,7 @@ _ABORT: Final = "/inference/v1/abort_requests"
 _RETRY_S: Final = 1.0
 _CONNECT_TIMEOUT_S: Final = 5.0
 _ABORT_TIMEOUT_S: Final = 5.0
+_MAX_IDLE_CONNECTIONS: Final = 64
 _LAST_CHOICE_S: Final = 5.0
 """How long an engine that did not answer is asked after all others."""
 
@@ -104,7 +105,13 @@ class RemoteLLM:
         self._urls = [url.rstrip("/") for url in args.engine]
         # A token may take as long as it takes: a prefill before it can be long.
         self._clients = {
-            url: Client(url, headers=headers, timeout_s=None, connect_timeout_s=_CONNECT_TIMEOUT_S)
+            url: Client(
+                url,
+                headers=headers,
+                timeout_s=None,
+                connect_timeout_s=_CONNECT_TIMEOUT_S,
+                max_idle_connections=_MAX_IDLE_CONNECTIONS,
+            )
             for url in self._urls
         }
         self._failed_at = dict.fromkeys(self._urls, -_LAST_CHOICE_S)

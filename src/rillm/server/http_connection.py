@@ -28,8 +28,6 @@ class HttpConnection(HttpToolsProtocol):
     _num_body_bytes = 0
     """Of what came last."""
     _head_timer: asyncio.TimerHandle | None = None
-    _writer: _BodyWriter | None = None
-    """Of the response that was begun last."""
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         """Wait for a head."""
@@ -73,21 +71,8 @@ class HttpConnection(HttpToolsProtocol):
         self._is_in_head = False
         super().on_headers_complete()
         if self.cycle is not None and self.cycle.scope is self.scope:
-            self._writer = _BodyWriter(self.cycle)
             scope: dict[str, object] = self.scope  # type: ignore[assignment]
-            scope[WRITE_NOW] = self._writer.write
-
-    def pause_writing(self) -> None:
-        """The client reads more slowly than it is written to."""
-        super().pause_writing()
-        if self._writer is not None:
-            self._writer.is_paused = True
-
-    def resume_writing(self) -> None:
-        """The client has read enough."""
-        super().resume_writing()
-        if self._writer is not None:
-            self._writer.is_paused = False
+            scope[WRITE_NOW] = _BodyWriter(self.cycle).write
 
     def _stop_timer(self) -> None:
         if self._head_timer is not None:
@@ -98,21 +83,21 @@ class HttpConnection(HttpToolsProtocol):
 class _BodyWriter:
     """Writes parts of a response's body as its `send` would, without the calls in between."""
 
-    __slots__ = ("_cycle", "_is_chunked", "_is_closing", "_write", "is_paused")
+    __slots__ = ("_cycle", "_flow", "_is_chunked", "_is_closing", "_write")
 
     def __init__(self, cycle: RequestResponseCycle) -> None:
         self._cycle = cycle
+        self._flow = cycle.flow
         self._write = cycle.transport.write
         self._is_closing = cycle.transport.is_closing
         self._is_chunked = False
-        self.is_paused = cycle.flow.write_paused
 
     def write(self, part: bytes) -> bool:
         """Write a part that is not empty; a `rillm.server.sse.WriteNow`."""
         if not self._is_chunked:
             # Decided with the headers.
             self._is_chunked = self._cycle.chunked_encoding is True
-        if self.is_paused or self._is_closing() or not self._is_chunked:
+        if self._flow.write_paused or self._is_closing() or not self._is_chunked:
             return False
         self._write(b"%x\r\n%b\r\n" % (len(part), part))
         return True
