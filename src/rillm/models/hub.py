@@ -21,7 +21,7 @@ from huggingface_hub.errors import (
 from rillm.errors import ConfigError
 
 # Only what rillm reads: repositories often hold the same weights again in other formats.
-_PATTERNS = ["*.json", "*.jinja", "tokenizer.model"]
+_PATTERNS = ["*.json", "*.jinja"]
 _WEIGHTS = ["model*.safetensors"]
 
 
