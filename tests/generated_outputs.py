@@ -11,17 +11,16 @@ import msgspec
 from rillm.input_processor import TokensPrompt
 from rillm.outputs import RequestOutput
 from rillm.sampling_params import SamplingParams
+from rillm.streams import Outputs
 
 
-class GeneratedOutputs:
+class GeneratedOutputs(Outputs):
     """What a generator yields, for a reader to take; each output waits for the one before."""
 
     def __init__(
         self, generator: AsyncGenerator[RequestOutput, None], release: Callable[[], None]
     ) -> None:
         self.on_ready: Callable[[], None] = lambda: None
-        self.on_token: Callable[[int], bool] | None = None
-        self.is_steady = False
         self._release = release
         self._is_closed = False
         self._generator = generator
@@ -38,9 +37,6 @@ class GeneratedOutputs:
         self._last = output
         self._next = self._ask()
         return output
-
-    def skip(self, num_tokens: int) -> None:
-        raise NotImplementedError("nothing was told by on_token")
 
     def close(self, reasons: Sequence[str | None] = ()) -> None:
         if not self._is_closed:

@@ -129,11 +129,10 @@ class Choice:
         self._only_scores = generation.only_scores
         format = generation.format
         self._parser = None if format is None else format.new_parser()
-        self._setting: Hashable = None
+        name = "content" if format is None else format.name
+        hides_special = generation.sampling_params.skip_special_tokens
+        self._setting = None if name is None else (name, hides_special)
         """What is the same for all choices that read alike, if it is known."""
-        if format is None or format.name is not None:
-            name = None if format is None else format.name
-            self._setting = (name, generation.sampling_params.skip_special_tokens)
         self._stop_strings: dict[str, str] = {}
         if format is not None and format.stand_ins:
             self._stop_strings = {format.encode_stop(s): s for s in generation.stop_strings}

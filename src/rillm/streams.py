@@ -44,17 +44,20 @@ class Outputs(Protocol):
 
     on_ready: Callable[[], None]
     """Called when there may be something to take; must not raise."""
-    on_token: Callable[[int], bool] | None
+    on_token: Callable[[int], bool] | None = None
     """If set, it may be called with a token that comes alone and says nothing else, before
     anything is made of it. Returns whether the reader has told it; then there will be no output
     for it, and the reader says so by `skip`. Must not raise."""
 
     @property
     def is_steady(self) -> bool:
-        """Whether the output for the next token depends on that token only."""
+        """Whether the output for the next token depends on that token only, if that is known."""
+        return False
 
     def skip(self, num_tokens: int) -> None:
-        """Count tokens that `on_token` has taken."""
+        """Count tokens that `on_token` has taken. Who never calls that need not have this."""
+        raise NotImplementedError
+        raise NotImplementedError
 
     def take(self) -> RequestOutput | None:
         """What there is to read, or None; raises what the request failed with.

@@ -20,7 +20,7 @@ from rillm.formats.events import ContentDelta
 from rillm.formats.machine import Machine
 from rillm.output_formats import choose_formats
 from rillm.server.app import create_app
-from rillm.server.chunk_memo import ChunkMemo, PlainForm, remember
+from rillm.server.chunk_memo import ChunkMemo, remember
 from rillm.server.observed import ObservedApp
 from rillm.streams import ChoiceDelta
 
@@ -272,13 +272,12 @@ async def test_an_abort_ends_a_stream_after_all_its_text(played: Played) -> None
 
 
 def test_tables_are_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
-    memo, form = ChunkMemo(), PlainForm(b"", "x")
-    tables = [memo.table(state, form) for state in range(100)]
+    memo = ChunkMemo()
+    tables = [memo.table(state, "x") for state in range(100)]
 
-    assert memo.table(99, form) is tables[99]
-    assert memo.table(0, form) is not tables[0]
-    assert memo.table(99, PlainForm(b"other", "x")) is tables[99]
-    assert memo.table(99, PlainForm(b"", "y")) is not tables[99]
+    assert memo.table(99, "x") is tables[99]
+    assert memo.table(0, "x") is not tables[0]
+    assert memo.table(99, "y") is not tables[99]
 
     monkeypatch.setattr("rillm.server.chunk_memo._MAX_TOKENS", 2)
     table: dict[int, bytes] = {}

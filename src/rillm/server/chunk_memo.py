@@ -34,9 +34,9 @@ class ChunkMemo:
     def __init__(self) -> None:
         self._tables: dict[Hashable, dict[int, bytes]] = {}
 
-    def table(self, state: Hashable, form: PlainForm | None) -> dict[int, bytes]:
-        """The table of a steady state and a form of chunks; the oldest makes way for a new one."""
-        key = (state, form and form.rest)
+    def table(self, state: Hashable, form: Hashable) -> dict[int, bytes]:
+        """The table of a steady state and a form's `rest`; the oldest makes way for a new one."""
+        key = (state, form)
         table = self._tables.get(key)
         if table is None:
             if len(self._tables) >= _MAX_TABLES:

@@ -46,6 +46,7 @@ class EncodedChunks:
     __slots__ = (
         "_before_end",
         "_encoder",
+        "_form",
         "_head",
         "_heartbeat",
         "_idle",
@@ -85,8 +86,9 @@ class EncodedChunks:
         """Encoded, and waiting for its turn in the batch."""
         self._writing: Awaitable[None] | None = None
         """The rest of a write that the socket did not take at once."""
+        plain = encoder.plain or PlainForm(b"", None)
         self._memo = None if encoder.plain is None else memo
-        self._head = b"" if encoder.plain is None else encoder.plain.head
+        self._head, self._form = plain
         self._state: Hashable = None
         """Of the stream, after what was taken last."""
         self._table: dict[int, bytes] | None = None
@@ -159,7 +161,7 @@ class EncodedChunks:
             elif self._table is not None and state == self._state:
                 remember(self._table, deltas, self._head, chunk)
             else:
-                self._table = self._memo.table(state, self._encoder.plain)
+                self._table = self._memo.table(state, self._form)
             self._state = state
         return chunk
 

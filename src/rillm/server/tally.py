@@ -24,7 +24,6 @@ class Tally:
         "_last_output",
         "_last_time",
         "_metrics",
-        "_num_single",
         "_on_token",
         "_open_reason",
         "_params",
@@ -37,8 +36,6 @@ class Tally:
         self, metrics: ServerMetrics, params: SamplingParams, record: RequestRecord | None
     ) -> None:
         self._counts = [0] * params.n
-        self._num_single = 0
-        """Tokens of the first choice that are not in its count."""
         self._reasons: list[str | None] = [None] * params.n
         self._last_output: RequestOutput | None = None
         self._last_time = 0.0
@@ -82,7 +79,7 @@ class Tally:
         if not self._on_token(token_id):
             return False
         metrics, time_now = self._metrics, _now()
-        self._num_single += 1
+        self._counts[0] += 1
         metrics.generation_tokens += 1
         metrics.inter_token.observe(time_now - self._last_time)
         self._last_time = time_now
@@ -92,8 +89,7 @@ class Tally:
     def num_tokens(self) -> int:
         """Tokens of the prompt, once there was an answer to it, and of the output."""
         output = self._last_output
-        num_prompt = 0 if output is None else len(output.prompt_token_ids)
-        return num_prompt + sum(self._counts) + self._num_single
+        return sum(self._counts) + (0 if output is None else len(output.prompt_token_ids))
 
     def fail(self, error: BaseException) -> None:
         """Take note of how the request ends."""
@@ -137,8 +133,6 @@ class Tally:
             record.finish_reasons += reasons
             if record.aborted_by is None and "abort" in self._reasons:
                 record.aborted_by = "request"
-        self._counts[0] += self._num_single
-        self._num_single = 0
         if output is not None:
             self._add_request(output, sum(self._counts), max(self._counts))
 

@@ -20,7 +20,7 @@ from rillm.output_processor import RequestState
 from rillm.outputs import RequestOutput
 from rillm.sampling_params import RequestOutputKind, SamplingParams
 from rillm.server.protocol import GenerationRequest
-from rillm.streams import EventStream, Generation, Usage
+from rillm.streams import EventStream, Generation, Outputs, Usage
 from rillm.text.tokenizer import Tokenizer
 from rillm.token_wire import Answer, choice_deltas, prompt_info
 
@@ -67,7 +67,7 @@ class ToldEngine:
         )
 
 
-class ToldOutputs:
+class ToldOutputs(Outputs):
     """One request's outputs, one for each step, be it empty."""
 
     def __init__(
@@ -78,7 +78,6 @@ class ToldOutputs:
         steps: Sequence[Sequence[TokenDelta]],
     ) -> None:
         self.on_ready: Callable[[], None] = _nobody
-        self.on_token: Callable[[int], bool] | None = None
         self._request_id = request_id
         self._prompt_token_ids = prompt_token_ids
         self._state = state
@@ -95,14 +94,6 @@ class ToldOutputs:
         if self._steps:
             self.on_ready()
         return output
-
-    @property
-    def is_steady(self) -> bool:
-        """No: nothing comes before it is asked for."""
-        return False
-
-    def skip(self, num_tokens: int) -> None:
-        """Nothing was told otherwise."""
 
     def close(self, reasons: Sequence[str | None] = ()) -> None:
         """Nothing is held."""
