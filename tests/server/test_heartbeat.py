@@ -137,9 +137,13 @@ def without_pings(body: bytes) -> list[Any]:
 @pytest.mark.parametrize("num_early", [0, 1])
 async def test_silent_stream_beats_and_goes_on(path: str, body: Any, num_early: int) -> None:
     engine = GatedEngine([delta(0, "a")], [delta(0, "b", [8], "stop")], num_early=num_early)
+    written: list[bytes] = []
 
     def open_gate(write: bytes) -> None:
-        if write == PING:
+        # A busy machine may beat before the early step is written: that beat opens nothing.
+        if write != PING:
+            written.append(write)
+        elif len(written) == num_early:
             engine.gate.set()
 
     answer = await call_app(new_app(engine, ALWAYS), path, body, on_write=open_gate)
@@ -147,7 +151,7 @@ async def test_silent_stream_beats_and_goes_on(path: str, body: Any, num_early: 
 
     assert answer.status == 200
     assert answer.headers["content-type"].startswith("text/event-stream")
-    assert answer.writes.index(PING) == num_early
+    assert answer.writes[answer.writes.index(written[num_early]) - 1] == PING
     assert answer.is_complete
     assert len(without_pings(answer.body)) == len(plain.events())
 
@@ -179,20 +183,27 @@ async def test_no_beat_answers_for_an_engine_that_still_loads() -> None:
 
 
 async def test_what_has_just_been_written_needs_no_beat(monkeypatch: pytest.MonkeyPatch) -> None:
-    # By this clock a write is always recent; before the first write none has been read from it.
+    # By this clock a write is always recent. Before the first of them a busy machine may beat.
     monkeypatch.setattr("rillm.server.sse.now", lambda: float("inf"))
     spoken = GatedEngine([delta(0, "a")], [delta(0, "", [], "stop")], num_early=1)
     beaten = GatedEngine([delta(0, "a", finish="stop")], num_early=0)
     written = asyncio.Event()
+
+    def notice(write: bytes) -> None:
+        if write != PING:
+            written.set()
+
     answering = asyncio.create_task(
-        call_app(new_app(spoken, ALWAYS), CHAT, HELLO, on_write=lambda _: written.set())
+        call_app(new_app(spoken, ALWAYS), CHAT, HELLO, on_write=notice)
     )
     await written.wait()
 
     await call_app(new_app(beaten, ALWAYS), CHAT, HELLO, on_write=lambda _: beaten.gate.set())
     spoken.gate.set()
 
-    assert PING not in (await answering).writes
+    writes = (await answering).writes
+    first = next(index for index, write in enumerate(writes) if write != PING)
+    assert PING not in writes[first:]
 
 
 async def test_zero_switches_heartbeats_off() -> None:
