@@ -13,7 +13,7 @@ from typing import Any
 import torch
 
 from rillm.engine import core_process
-from rillm.models.decoder import Model
+from rillm.models.model import Model
 
 RAISES, CRASHES, BREAKS = 381, 382, 383
 

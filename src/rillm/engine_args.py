@@ -58,7 +58,8 @@ class EngineArgs:
     enable_chunked_prefill: bool = True
     """Always on: long prompts are computed in chunks between the steps of others."""
     enforce_eager: bool = False
-    """Accepted: every forward pass is eager."""
+    """Run forward passes by torch operators only, without the decoder that is compiled for CPUs
+    with AVX512-BF16."""
     tensor_parallel_size: int = 1
     """Devices a model is split over; 1."""
     seed: int | None = None
@@ -134,6 +135,7 @@ class EngineArgs:
             gpu_memory_utilization=self.gpu_memory_utilization,
             enable_prefix_caching=self.enable_prefix_caching,
             num_threads=self.num_threads,
+            enforce_eager=self.enforce_eager,
         )
 
     def supervision(self) -> Supervision:

@@ -20,7 +20,7 @@ import rillm.engine.running_core
 from rillm import AsyncEngineArgs, AsyncLLM, RequestOutput, RequestOutputKind, SamplingParams
 from rillm.engine.running_core import CORE_MODULE
 from rillm.errors import EngineDeadError, EngineGenerateError, PoisonedRequestError
-from rillm.models.decoder import Model
+from rillm.models.model import Model
 from rillm.structured_outputs import StructuredOutputsParams
 
 pytestmark = pytest.mark.timeout(300)

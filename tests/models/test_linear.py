@@ -3,7 +3,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from rillm.models.linear import OneDnnLinear, SingleRowLinear, TorchLinear, make_linear
+from rillm.models.linear import OneDnnLinear, TorchLinear, make_linear
 
 TOLERANCES = {torch.float32: 1e-5, torch.bfloat16: 2e-2}
 
@@ -31,31 +31,6 @@ def test_packed_and_plain_products_agree(dtype: torch.dtype, has_bias: bool, num
     ):
         torch.testing.assert_close(ours.float(), plain, rtol=tolerance, atol=2 * tolerance)
     assert torch.equal(other_fused, other.to(dtype))
-
-
-@pytest.mark.parametrize("has_bias", [False, True])
-@pytest.mark.parametrize("num_outputs", [100, 128, 300])
-def test_the_product_of_a_single_row_agrees(has_bias: bool, num_outputs: int) -> None:
-    generator = torch.Generator().manual_seed(0)
-
-    def normal(*shape: int) -> torch.Tensor:
-        return torch.randn(shape, generator=generator).to(torch.bfloat16)
-
-    x, other, weight = normal(1, 48), normal(1, num_outputs), normal(num_outputs, 48) / 7
-    bias = normal(num_outputs) if has_bias else None
-    exact = TorchLinear(weight.float(), None if bias is None else bias.float())
-    ours = SingleRowLinear(weight, bias, TorchLinear(weight, bias))
-    before = other.clone()
-    for product, expected in (
-        (ours(x), exact(x.float())),
-        (ours.silu(x), exact.silu(x.float())),
-        (ours.add(x, other), exact.add(x.float(), other.float())),
-        (ours.multiply(x, other), exact.multiply(x.float(), other.float())),
-    ):
-        torch.testing.assert_close(product.float(), expected, rtol=2e-2, atol=2e-2)
-    assert torch.equal(other, before)
-    rows = normal(3, 48)
-    assert torch.equal(ours(rows), TorchLinear(weight, bias)(rows))
 
 
 def test_plain_products_are_what_they_say() -> None:

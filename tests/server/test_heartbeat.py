@@ -193,9 +193,7 @@ async def test_what_has_just_been_written_needs_no_beat(monkeypatch: pytest.Monk
         if write != PING:
             written.set()
 
-    answering = asyncio.create_task(
-        call_app(new_app(spoken, ALWAYS), CHAT, HELLO, on_write=notice)
-    )
+    answering = asyncio.create_task(call_app(new_app(spoken, ALWAYS), CHAT, HELLO, on_write=notice))
     await written.wait()
 
     await call_app(new_app(beaten, ALWAYS), CHAT, HELLO, on_write=lambda _: beaten.gate.set())

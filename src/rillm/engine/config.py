@@ -34,6 +34,8 @@ class EngineConfig(msgspec.Struct, kw_only=True, frozen=True):
     """Reuse KV cache blocks of equal prompt prefixes."""
     num_threads: int | None = None
     """CPU threads for the forward pass."""
+    enforce_eager: bool = False
+    """Forward passes by torch operators only."""
 
 
 class EngineInfo(msgspec.Struct, kw_only=True, frozen=True):

@@ -75,7 +75,13 @@ class EngineCore:
         )
         self.device = _device(config.device)
         self.dtype = _dtype(config.dtype, self.model_config, self.device)
-        self.model = load_model(path, self.model_config, dtype=self.dtype, device=self.device)
+        self.model = load_model(
+            path,
+            self.model_config,
+            dtype=self.dtype,
+            device=self.device,
+            enforce_eager=config.enforce_eager,
+        )
         block_bytes = KVCache.block_bytes(self.model_config, config.block_size, self.dtype)
         self.plan = plan(
             config,
@@ -213,7 +219,7 @@ class EngineCore:
         if batch.block_copies:
             self.kv_cache.copy_blocks(batch.block_copies)
         forward = self._builder.build(batch)
-        hidden = self.model(forward, self.kv_cache)
+        hidden = self.model.forward(forward, self.kv_cache)
         rows = _rows(batch)
         self._report_prompts(hidden, batch)
         if not rows:

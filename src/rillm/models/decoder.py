@@ -1,4 +1,4 @@
-"""The decoder-only transformer that all supported architectures share.
+"""The decoder by torch operators, on any device: what all supported architectures share.
 
 What differs between them are facts in `ModelConfig`. Layers are plain objects around tensors:
 a weight may be packed for its device, so there are no parameters to train, move or save.
@@ -8,92 +8,69 @@ from __future__ import annotations
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor, nn
+from torch import Tensor
 
 from rillm.models.attention import AttentionPlan
 from rillm.models.batch import ForwardBatch
-from rillm.models.checkpoint import Checkpoint
 from rillm.models.config import ModelConfig
 from rillm.models.kv_cache import KVCache
 from rillm.models.linear import Linear, make_linear
 from rillm.models.norm import RMSNorm
 from rillm.models.rotary import RotaryEmbedding, rotate
+from rillm.models.weights import LayerWeights, Projection
 
 
-class Model(nn.Module):
-    """Token ids in, logits out; keys and values are kept in a KVCache."""
+class TorchDecoder:
+    """Layers one after another; each operator is torch's."""
 
-    def __init__(
-        self,
-        config: ModelConfig,
-        embedding: Tensor,
-        layers: list[DecoderLayer],
-        norm: RMSNorm,
-        lm_head: Linear,
-    ) -> None:
-        """Join the parts; `embedding` [V, hidden] sets dtype and device."""
-        super().__init__()
-        self.config = config
-        self.dtype = embedding.dtype
-        self.device = embedding.device
-        self._embedding = embedding
-        self._layers = layers
-        self._norm = norm
-        self._lm_head = lm_head
-        self._rotary = RotaryEmbedding(config, embedding.device, embedding.dtype)
-
-    @torch.inference_mode()
-    def forward(self, batch: ForwardBatch, kv_cache: KVCache) -> Tensor:
-        """Run the layers, and write the keys and values of the batch's tokens.
+    def __init__(self, config: ModelConfig, embedding: Tensor, norm: Tensor, head: Tensor) -> None:
+        """Begin without layers: `add_layer` follows, once for each.
 
         Args:
-            batch: T tokens.
-            kv_cache: holds the context of every sequence of the batch; of the model's dtype.
-
-        Returns:
-            [T, hidden] in the model's dtype, before the final norm: `compute_logits` does that
-            for the rows that need it.
+            config: facts of the model.
+            embedding: [V, hidden]; sets dtype and device.
+            norm: [hidden], of the final norm.
+            head: [V, hidden]; may be the embedding.
         """
-        plan = AttentionPlan(self.config, batch, kv_cache, self.dtype)
+        self._config = config
+        self._embedding = embedding
+        self._layers: list[DecoderLayer] = []
+        self._norm = RMSNorm(norm, config.rms_norm_eps)
+        self._head = make_linear(head)
+        self._rotary = RotaryEmbedding(config, embedding.device, embedding.dtype)
+
+    def add_layer(self, weights: LayerWeights) -> None:
+        """Take the weights of the next layer."""
+        self._layers.append(DecoderLayer(self._config, len(self._layers), weights))
+
+    def forward(self, batch: ForwardBatch, kv_cache: KVCache) -> Tensor:
+        """See `Model.forward`."""
+        plan = AttentionPlan(self._config, batch, kv_cache, self._embedding.dtype)
         cos, sin = self._rotary(batch.positions, max(batch.seq_lens))
         hidden = F.embedding(batch.token_ids, self._embedding)
         for layer in self._layers:
             hidden = layer(hidden, cos, sin, plan)
         return hidden
 
-    @torch.inference_mode()
     def normalize(self, hidden: Tensor) -> Tensor:
-        """The model's last hidden state, of rows [L, hidden] of what `forward` returned."""
+        """See `Model.normalize`."""
         return self._norm(hidden)
 
-    @torch.inference_mode()
     def compute_logits(self, hidden: Tensor) -> Tensor:
-        """Scores of the next token.
-
-        Args:
-            hidden: [L, hidden], rows of what `forward` returned.
-
-        Returns:
-            [L, V] float32.
-        """
-        return self._lm_head(self._norm(hidden)).to(torch.float32)
+        """See `Model.compute_logits`."""
+        normalized = self._norm(hidden.to(self._embedding.dtype))
+        return self._head(normalized).to(torch.float32)
 
 
 class DecoderLayer:
     """Attention and MLP, each behind a norm and added to what came in."""
 
-    def __init__(self, config: ModelConfig, index: int, weights: Checkpoint) -> None:
+    def __init__(self, config: ModelConfig, index: int, weights: LayerWeights) -> None:
         """Take the weights of layer `index`."""
-        prefix, hidden_size = f"model.layers.{index}.", config.hidden_size
-        self._attention = _Attention(config, index, weights, prefix + "self_attn.")
-        self._mlp = _Mlp(config, weights, prefix + "mlp.")
-        self._attention_norm = RMSNorm(
-            weights.take(prefix + "input_layernorm.weight", hidden_size), config.rms_norm_eps
-        )
-        self._mlp_norm = RMSNorm(
-            weights.take(prefix + "post_attention_layernorm.weight", hidden_size),
-            config.rms_norm_eps,
-        )
+        self._attention = _Attention(config, index, weights)
+        self._mlp = _Mlp(weights)
+        self._attention_norm = RMSNorm(weights.attention_norm, config.rms_norm_eps)
+        self._mlp_norm = RMSNorm(weights.mlp_norm, config.rms_norm_eps)
 
     def __call__(self, hidden: Tensor, cos: Tensor, sin: Tensor, plan: AttentionPlan) -> Tensor:
         """Run the layer.
@@ -112,27 +89,16 @@ class DecoderLayer:
 
 
 class _Attention:
-    def __init__(self, config: ModelConfig, index: int, weights: Checkpoint, prefix: str) -> None:
+    def __init__(self, config: ModelConfig, index: int, weights: LayerWeights) -> None:
         self._index = index
         self._head_dim = config.head_dim
         self._num_heads = config.num_heads
         self._num_rotated = config.num_heads + config.num_kv_heads
-        width, kv_width = config.num_heads * config.head_dim, config.num_kv_heads * config.head_dim
-        outputs = {"q_proj": width, "k_proj": kv_width, "v_proj": kv_width}
-        self._qkv_proj = _linear(
-            weights, prefix, outputs, config.hidden_size, config.attention_bias
-        )
-        self._o_proj = _linear(
-            weights, prefix, {"o_proj": config.hidden_size}, width, config.o_bias
-        )
+        self._qkv_proj = _linear(weights.qkv_proj)
+        self._o_proj = _linear(weights.o_proj)
         self._qk_norm = None
-        if config.qk_norm:
-            q_norm = weights.take(prefix + "q_norm.weight", config.head_dim)
-            k_norm = weights.take(prefix + "k_norm.weight", config.head_dim)
-            stacked = torch.cat(
-                (q_norm.expand(config.num_heads, -1), k_norm.expand(config.num_kv_heads, -1))
-            )
-            self._qk_norm = RMSNorm(stacked, config.rms_norm_eps)
+        if weights.qk_norm is not None:
+            self._qk_norm = RMSNorm(weights.qk_norm, config.rms_norm_eps)
 
     def __call__(
         self, x: Tensor, residual: Tensor, cos: Tensor, sin: Tensor, plan: AttentionPlan
@@ -148,25 +114,15 @@ class _Attention:
 
 
 class _Mlp:
-    def __init__(self, config: ModelConfig, weights: Checkpoint, prefix: str) -> None:
-        hidden_size, width, bias = config.hidden_size, config.intermediate_size, config.mlp_bias
-        self._gate_proj = _linear(weights, prefix, {"gate_proj": width}, hidden_size, bias)
-        self._up_proj = _linear(weights, prefix, {"up_proj": width}, hidden_size, bias)
-        self._down_proj = _linear(weights, prefix, {"down_proj": hidden_size}, width, bias)
+    def __init__(self, weights: LayerWeights) -> None:
+        self._gate_proj = _linear(weights.gate_proj)
+        self._up_proj = _linear(weights.up_proj)
+        self._down_proj = _linear(weights.down_proj)
 
     def __call__(self, x: Tensor, residual: Tensor) -> Tensor:
         gated = self._up_proj.multiply(x, self._gate_proj.silu(x))
         return self._down_proj.add(gated, residual)
 
 
-def _linear(
-    weights: Checkpoint, prefix: str, outputs: dict[str, int], inputs: int, has_bias: bool
-) -> Linear:
-    """One product from the weights of several, below one another in the order of `outputs`."""
-    weight = torch.cat(
-        [weights.take(f"{prefix}{name}.weight", size, inputs) for name, size in outputs.items()]
-    )
-    if not has_bias:
-        return make_linear(weight)
-    bias = torch.cat([weights.take(f"{prefix}{name}.bias", size) for name, size in outputs.items()])
-    return make_linear(weight, bias)
+def _linear(projection: Projection) -> Linear:
+    return make_linear(projection.weight, projection.bias)

@@ -6,20 +6,11 @@ as another implementation of `Linear`. Shapes: x is [M, in] contiguous, results 
 
 from __future__ import annotations
 
-from functools import cache
-from pathlib import Path
 from typing import Protocol
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
-
-_BAG_WIDTH = 256
-"""Outputs of a bag: few enough to stay in registers, enough for whole cache lines."""
-_MIN_BAG_BYTES = 2 << 20
-"""Weights smaller than this are those of models that stay in the caches, where packed is faster."""
-_MIN_FREE_MEMORY = 0.5
-"""Part of the machine's memory that must be available for a weight to be held twice."""
 
 
 class Linear(Protocol):
@@ -99,66 +90,10 @@ class OneDnnLinear:
         return product
 
 
-class SingleRowLinear:
-    """`Linear` on the CPU for weights that come from memory: a quicker way for a single row.
-
-    With M = 1 a product only reads its weight, and oneDNN reads at three quarters of what the
-    memory gives. A sum of bags reads ahead: y = sum over i of x[i] * weight.T[i] is one bag of
-    rows, and slices of the outputs are as many bags for the threads to share. Sums are in
-    float32. Holds the weight a second time, in that layout.
-    """
-
-    def __init__(self, weight: Tensor, bias: Tensor | None, rows: Linear) -> None:
-        """Copy weight [out, in] bfloat16; hold bias [out], and `rows` for M > 1."""
-        self._rows = rows
-        self._bias = bias
-        self._num_outputs, self._num_inputs = weight.shape
-        self._num_bags = -(-self._num_outputs // _BAG_WIDTH)
-        missing = self._num_bags * _BAG_WIDTH - self._num_outputs
-        bags = F.pad(weight, (0, 0, 0, missing)).view(self._num_bags, _BAG_WIDTH, -1)
-        self._bags = bags.transpose(1, 2).reshape(-1, _BAG_WIDTH)
-        self._indices, self._offsets = _bag_indices(self._num_bags, self._num_inputs)
-
-    def __call__(self, x: Tensor) -> Tensor:
-        """See `Linear`."""
-        return self._single(x) if len(x) == 1 else self._rows(x)
-
-    def add(self, x: Tensor, residual: Tensor) -> Tensor:
-        """See `Linear`."""
-        return self._single(x).add_(residual) if len(x) == 1 else self._rows.add(x, residual)
-
-    def silu(self, x: Tensor) -> Tensor:
-        """See `Linear`."""
-        return F.silu(self._single(x)) if len(x) == 1 else self._rows.silu(x)
-
-    def multiply(self, x: Tensor, other: Tensor) -> Tensor:
-        """See `Linear`."""
-        return self._single(x).mul_(other) if len(x) == 1 else self._rows.multiply(x, other)
-
-    def _single(self, x: Tensor) -> Tensor:
-        """The product of x [1, in]: [1, out]."""
-        factors = x.expand(self._num_bags, -1).reshape(-1)
-        sums, *_ = torch.embedding_bag(
-            self._bags, self._indices, self._offsets, False, 0, False, factors, True
-        )
-        product = sums.view(1, -1)[:, : self._num_outputs]
-        return product if self._bias is None else product.add_(self._bias)
-
-
-@cache
-def _bag_indices(num_bags: int, num_inputs: int) -> tuple[Tensor, Tensor]:
-    """Rows of all bags one after another [bags * in], and where each begins and ends; int32."""
-    indices = torch.arange(num_bags * num_inputs, dtype=torch.int32)
-    return indices, torch.arange(0, len(indices) + 1, num_inputs, dtype=torch.int32)
-
-
 def make_linear(weight: Tensor, bias: Tensor | None = None) -> Linear:
     """The fastest `Linear` for the device and dtype of a weight [out, in]."""
     if _one_dnn_serves(weight.device, weight.dtype):
-        packed = OneDnnLinear(weight, bias)
-        if weight.dtype == torch.bfloat16 and _bags_serve(weight):
-            return SingleRowLinear(weight, bias, packed)
-        return packed
+        return OneDnnLinear(weight, bias)
     return TorchLinear(weight, bias)
 
 
@@ -169,18 +104,3 @@ def _one_dnn_serves(device: torch.device, dtype: torch.dtype) -> bool:
     if dtype == torch.bfloat16:
         return bool(torch.ops.mkldnn._is_mkldnn_bf16_supported())
     return dtype == torch.float32
-
-
-def _bags_serve(weight: Tensor) -> bool:
-    # Sums of bags are fast by the kernels of fbgemm, which not every build and CPU has.
-    has_kernels = "fbgemm" in torch.backends.quantized.supported_engines
-    return weight.nbytes >= _MIN_BAG_BYTES and has_kernels and _has_free_memory()
-
-
-def _has_free_memory() -> bool:
-    try:
-        fields = dict(line.split(":") for line in Path("/proc/meminfo").read_text().splitlines())
-        available, total = (int(fields[name].split()[0]) for name in ("MemAvailable", "MemTotal"))
-    except (OSError, KeyError):
-        return False
-    return available >= _MIN_FREE_MEMORY * total

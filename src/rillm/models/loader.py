@@ -9,9 +9,10 @@ from tqdm import tqdm
 
 from rillm.models.checkpoint import Checkpoint
 from rillm.models.config import ModelConfig
-from rillm.models.decoder import DecoderLayer, Model
-from rillm.models.linear import make_linear
-from rillm.models.norm import RMSNorm
+from rillm.models.decoder import TorchDecoder
+from rillm.models.model import Model
+from rillm.models.native.decoder import NativeDecoder, native_library
+from rillm.models.weights import LayerWeights
 
 _TORCH_DTYPES = {
     "bfloat16": torch.bfloat16,
@@ -25,15 +26,21 @@ _PROGRESS_AFTER_S = 2.0
 
 
 def load_model(
-    path: Path, config: ModelConfig, *, dtype: torch.dtype, device: torch.device
+    path: Path,
+    config: ModelConfig,
+    *,
+    dtype: torch.dtype,
+    device: torch.device,
+    enforce_eager: bool = False,
 ) -> Model:
     """Load a model; shows progress on a terminal if it takes long.
 
     Args:
         path: directory with config.json and safetensors files.
         config: what config.json says.
-        dtype: of the weights and of all results but the logits.
+        dtype: of the weights, the KV cache, and all results but the logits.
         device: where the weights go.
+        enforce_eager: run by torch operators only, without the compiled decoder.
 
     Raises:
         ConfigError: files are missing, truncated or corrupt, or the tensors are not those that
@@ -41,19 +48,27 @@ def load_model(
     """
     with Checkpoint(path, dtype=dtype, device=device) as weights:
         embedding = weights.take("model.embed_tokens.weight", config.vocab_size, config.hidden_size)
-        indices = tqdm(
+        norm = weights.take("model.norm.weight", config.hidden_size)
+        tied = config.tie_word_embeddings
+        head = embedding if tied else weights.take(_LM_HEAD, *embedding.shape)
+        library = None if enforce_eager else native_library(config, dtype, device)
+        decoders: list[NativeDecoder | TorchDecoder] = []
+        if library is not None:
+            decoders.append(NativeDecoder(library, config, embedding, norm, head))
+        if library is None or _cpu_has_matrix_units():
+            decoders.append(TorchDecoder(config, embedding, norm, head))
+        for index in tqdm(
             range(config.num_layers),
             desc="Loading layers",
             delay=_PROGRESS_AFTER_S,
             disable=None,
             leave=False,
-        )
-        layers = [DecoderLayer(config, index, weights) for index in indices]
-        norm = RMSNorm(weights.take("model.norm.weight", config.hidden_size), config.rms_norm_eps)
-        tied = config.tie_word_embeddings
-        head = embedding if tied else weights.take(_LM_HEAD, *embedding.shape)
+        ):
+            layer = LayerWeights.take(config, index, weights)
+            for decoder in decoders:
+                decoder.add_layer(layer)
         weights.check_all_taken(but=(*_COMPUTED_TENSORS, _LM_HEAD))
-        return Model(config, embedding, layers, norm, make_linear(head))
+        return Model(few=decoders[0], many=decoders[-1])
 
 
 def default_dtype(config: ModelConfig, device: torch.device) -> torch.dtype:
@@ -76,3 +91,8 @@ def default_dtype(config: ModelConfig, device: torch.device) -> torch.dtype:
 def _cpu_multiplies_bfloat16() -> bool:
     capabilities = torch.cpu.get_capabilities()
     return any(capabilities.get(name, False) for name in ("avx512_bf16", "amx_bf16", "sve_bf16"))
+
+
+def _cpu_has_matrix_units() -> bool:
+    """Whether oneDNN multiplies many rows several times faster than vectors could."""
+    return bool(torch.cpu.get_capabilities().get("amx_bf16", False))

@@ -1,0 +1,98 @@
+"""Compiles the C sources of this folder, once for each version of them and each user.
+
+The library goes to the user's cache directory. Where that cannot be trusted or written to, it is
+compiled into a directory of the process's own, which is gone when the process ends.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+import os
+import shutil
+import stat
+import subprocess
+import tempfile
+from pathlib import Path
+
+_SOURCES = Path(__file__).parent
+_ENTRY = "decoder.c"
+_FLAGS = (
+    "-O3",
+    "-std=gnu11",
+    "-shared",
+    "-fPIC",
+    "-mavx512f",
+    "-mavx512bw",
+    "-mavx512vl",
+    "-mavx512dq",
+    "-mavx512bf16",
+    "-mfma",
+)
+"""Not -march=native: machines may share the cache, and these instructions are all it needs."""
+_TIMEOUT_S = 120
+
+logger = logging.getLogger(__name__)
+
+
+def build_library() -> Path | None:
+    """Find or make the shared library.
+
+    Returns:
+        Its file; None where there is no compiler, or none that knows these instructions. The
+        log says which.
+    """
+    compiler = os.environ.get("CC") or shutil.which("cc") or shutil.which("gcc")
+    if compiler is None:
+        logger.warning("no C compiler (cc) on the path: decoding by torch operators, more slowly")
+        return None
+    directory = _cache_directory()
+    library = directory / f"decoder-{_fingerprint(compiler)}.so"
+    if library.exists():
+        return library
+    partial = directory / f"{library.name}.{os.getpid()}"
+    command = [compiler, *_FLAGS, "-o", str(partial), str(_SOURCES / _ENTRY), "-lm"]
+    try:
+        subprocess.run(command, check=True, capture_output=True, text=True, timeout=_TIMEOUT_S)
+        # At once: another process may be looking for the same file.
+        partial.replace(library)
+    except (OSError, subprocess.SubprocessError) as error:
+        partial.unlink(missing_ok=True)
+        words = getattr(error, "stderr", None) or str(error)
+        logger.warning(
+            "%s cannot compile the decoder: decoding by torch operators, more slowly\n%s",
+            compiler,
+            words,
+        )
+        return None
+    return library
+
+
+def _fingerprint(compiler: str) -> str:
+    digest = hashlib.sha256(" ".join((compiler, *_FLAGS)).encode())
+    for source in sorted(_SOURCES.glob("*.[ch]")):
+        digest.update(source.read_bytes())
+    return digest.hexdigest()[:16]
+
+
+def _cache_directory() -> Path:
+    """A directory that nobody else can write to: what lies there is run."""
+    home = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
+    directory = Path(home) / "rillm"
+    try:
+        directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+        status = directory.stat()
+    except (OSError, RuntimeError):
+        return _own_directory()
+    is_private = status.st_uid == os.getuid() and not status.st_mode & (stat.S_IWGRP | stat.S_IWOTH)
+    return directory if is_private and os.access(directory, os.W_OK) else _own_directory()
+
+
+def _own_directory() -> Path:
+    global _temporary
+    if _temporary is None:
+        _temporary = tempfile.TemporaryDirectory(prefix="rillm-")
+    return Path(_temporary.name)
+
+
+_temporary: tempfile.TemporaryDirectory[str] | None = None

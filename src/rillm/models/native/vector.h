@@ -1,0 +1,66 @@
+/* Vectors of 16 floats, rows of bfloat16, and the functions of single elements. */
+#pragma once
+
+#include <immintrin.h>
+#include <math.h>
+#include <stdint.h>
+
+typedef uint16_t bf16;
+typedef __m512 floats;
+
+/* The lanes of a vector that starts `left` elements before the end of a row. */
+static inline __mmask16 lanes(int64_t left) {
+    return left >= 16 ? 0xffff : (__mmask16)((1u << left) - 1);
+}
+
+static inline floats load_bf16(const bf16 *from, __mmask16 mask) {
+    __m512i wide = _mm512_cvtepu16_epi32(_mm256_maskz_loadu_epi16(mask, from));
+    return _mm512_castsi512_ps(_mm512_slli_epi32(wide, 16));
+}
+
+/* Rounds to nearest, ties to even. */
+static inline void store_bf16(bf16 *to, __mmask16 mask, floats values) {
+    _mm256_mask_storeu_epi16(to, mask, (__m256i)_mm512_cvtneps_pbh(values));
+}
+
+/* e^x with a relative error below 2e-7; below -88 as there, which is next to nothing.
+ * 2^n * 2^f with n the nearest integer; 2^f on [-0.5, 0.5] by its Taylor polynomial. */
+static inline floats exponential(floats x) {
+    x = _mm512_max_ps(x, _mm512_set1_ps(-88.0f));
+    floats power = _mm512_mul_ps(x, _mm512_set1_ps(1.44269504f));
+    floats whole = _mm512_roundscale_ps(power, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC);
+    /* ln 2 in two parts: x - n ln 2 keeps its last bits. */
+    floats rest = _mm512_fnmadd_ps(whole, _mm512_set1_ps(0.693359375f), x);
+    rest = _mm512_fnmadd_ps(whole, _mm512_set1_ps(-2.12194440e-4f), rest);
+    static const float factors[] = {1.0f / 720, 1.0f / 120, 1.0f / 24, 1.0f / 6, 0.5f, 1.0f, 1.0f};
+    floats sum = _mm512_set1_ps(1.0f / 5040);
+    for (int i = 0; i < 7; i++) sum = _mm512_fmadd_ps(sum, rest, _mm512_set1_ps(factors[i]));
+    return _mm512_scalef_ps(sum, whole);
+}
+
+static inline floats silu(floats x) {
+    floats one = _mm512_set1_ps(1.0f);
+    floats decay = exponential(_mm512_sub_ps(_mm512_setzero_ps(), x));
+    return _mm512_div_ps(x, _mm512_add_ps(one, decay));
+}
+
+/* 1 / sqrt(mean(x^2) + eps) of a row. */
+static inline float inverse_rms(const float *row, int64_t count, float eps) {
+    floats sum = _mm512_setzero_ps();
+    for (int64_t i = 0; i < count; i += 16) {
+        floats x = _mm512_maskz_loadu_ps(lanes(count - i), row + i);
+        sum = _mm512_fmadd_ps(x, x, sum);
+    }
+    return 1.0f / sqrtf(_mm512_reduce_add_ps(sum) / (float)count + eps);
+}
+
+/* RMS normalisation of a row, rounded to bfloat16. */
+static inline void normalize(const float *row, const float *weight, int64_t count, float eps,
+                             bf16 *out) {
+    floats scale = _mm512_set1_ps(inverse_rms(row, count, eps));
+    for (int64_t i = 0; i < count; i += 16) {
+        __mmask16 mask = lanes(count - i);
+        floats x = _mm512_mul_ps(_mm512_maskz_loadu_ps(mask, row + i), scale);
+        store_bf16(out + i, mask, _mm512_mul_ps(x, _mm512_maskz_loadu_ps(mask, weight + i)));
+    }
+}
