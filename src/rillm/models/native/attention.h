@@ -33,10 +33,10 @@ typedef struct {
     _Alignas(64) bf16 weights[MAX_QUERIES * PANEL];
     _Alignas(64) float sums[MAX_QUERIES * MAX_HEAD];
     float highest[MAX_QUERIES], totals[MAX_QUERIES];
-    int64_t rows[PANEL];
+    int64_t slots[PANEL];
 } AttentionScratch;
 
-static const bf16 NO_ROW[MAX_HEAD];
+static const bf16 NO_VECTOR[MAX_HEAD];
 
 static inline int64_t round_up(int64_t value, int64_t step) {
     return (value + step - 1) / step * step;
@@ -65,18 +65,18 @@ static inline void transpose(__m512i rows[16]) {
     }
 }
 
-/* Where the vectors of 64 positions from `base` on begin, in elements; -1 from `end` on. */
-static void find_rows(const CachedSequence *sequence, const AttentionShape *shape, int64_t kv_head,
-                      int64_t base, int64_t end, int64_t *rows) {
-    const int64_t size = sequence->block_size, stride = shape->kv_heads * shape->head_dim;
+/* Where the slots of 64 positions from `base` on begin, in elements; -1 from `end` on. */
+static void find_slots(const CachedSequence *sequence, int64_t slot_width, int64_t base,
+                       int64_t end, int64_t *slots) {
+    const int64_t size = sequence->block_size;
     const int64_t *block = sequence->block_table + base / size;
     int64_t within = base % size;
     for (int64_t i = 0; i < PANEL; i++) {
         if (base + i >= end) {
-            rows[i] = -1;
+            slots[i] = -1;
             continue;
         }
-        rows[i] = (*block * size + within) * stride + kv_head * shape->head_dim;
+        slots[i] = (*block * size + within) * slot_width;
         if (++within == size) {
             within = 0;
             block++;
@@ -84,18 +84,27 @@ static void find_rows(const CachedSequence *sequence, const AttentionShape *shap
     }
 }
 
-static inline const bf16 *row_at(const bf16 *cache, int64_t row) {
-    return row < 0 ? NO_ROW : cache + row;
+static inline const bf16 *vector_at(const bf16 *cache, int64_t slot) {
+    return slot < 0 ? NO_VECTOR : cache + slot;
+}
+
+/* Ask for the vectors of 64 positions. They lie apart, so the processor does not see them coming.
+ */
+static void fetch(const bf16 *cache, const int64_t *slots, int64_t head_dim) {
+    for (int64_t i = 0; i < PANEL && slots[i] >= 0; i++)
+        for (int64_t element = 0; element < head_dim; element += 32)
+            _mm_prefetch((const char *)(cache + slots[i] + element), _MM_HINT_T1);
 }
 
 /* A panel of keys: positions are its outputs, the head's elements its inputs. */
-static void pack_keys(const bf16 *keys, const int64_t *rows, int64_t head_dim, bf16 *panel) {
+static void pack_keys(const bf16 *keys, const int64_t *slots, int64_t head_dim, bf16 *panel) {
     for (int64_t pair = 0; pair < head_dim / 2; pair += 16) {
         __mmask16 mask = lanes(head_dim / 2 - pair);
         for (int64_t first = 0; first < PANEL; first += 16) {
             __m512i block[16];
             for (int i = 0; i < 16; i++)
-                block[i] = _mm512_maskz_loadu_epi32(mask, row_at(keys, rows[first + i]) + 2 * pair);
+                block[i] =
+                    _mm512_maskz_loadu_epi32(mask, vector_at(keys, slots[first + i]) + 2 * pair);
             transpose(block);
             for (int i = 0; i < 16 && pair + i < head_dim / 2; i++)
                 _mm512_storeu_si512(panel + ((pair + i) * PANEL + first) * 2, block[i]);
@@ -104,7 +113,7 @@ static void pack_keys(const bf16 *keys, const int64_t *rows, int64_t head_dim, b
 }
 
 /* Panels of values, of 64 of the head's elements each: these are outputs, positions are inputs. */
-static void pack_values(const bf16 *values, const int64_t *rows, int64_t positions,
+static void pack_values(const bf16 *values, const int64_t *slots, int64_t positions,
                         int64_t head_dim, bf16 *panel) {
     const __m512i low = _mm512_set_epi16(47, 15, 46, 14, 45, 13, 44, 12, 43, 11, 42, 10, 41, 9, 40,
                                          8, 39, 7, 38, 6, 37, 5, 36, 4, 35, 3, 34, 2, 33, 1, 32, 0);
@@ -114,8 +123,8 @@ static void pack_values(const bf16 *values, const int64_t *rows, int64_t positio
         __mmask32 mask = left >= 32 ? 0xffffffff : (1u << left) - 1;
         bf16 *to = panel + column / PANEL * PANEL * PANEL + column % PANEL * 2;
         for (int64_t i = 0; i < positions; i += 2) {
-            __m512i even = _mm512_maskz_loadu_epi16(mask, row_at(values, rows[i]) + column);
-            __m512i odd = _mm512_maskz_loadu_epi16(mask, row_at(values, rows[i + 1]) + column);
+            __m512i even = _mm512_maskz_loadu_epi16(mask, vector_at(values, slots[i]) + column);
+            __m512i odd = _mm512_maskz_loadu_epi16(mask, vector_at(values, slots[i + 1]) + column);
             _mm512_storeu_si512(to + i * PANEL, _mm512_permutex2var_epi16(even, low, odd));
             _mm512_storeu_si512(to + i * PANEL + 32, _mm512_permutex2var_epi16(even, high, odd));
         }
@@ -130,10 +139,8 @@ static void small_product(const bf16 *panel, const bf16 *x, int64_t ldx, float *
 
 /* Take 64 scores of a query into its softmax: those at `first` to before `end` count.
  * Leaves the weights of the positions, and rescales what was summed before. */
-static void update_softmax(AttentionScratch *s, int64_t query, int64_t first, int64_t end,
-                           float scale, int64_t width) {
-    float *scores = s->scores + query * PANEL;
-    bf16 *weights = s->weights + query * PANEL;
+static void update_softmax(AttentionScratch *s, int64_t query, float *scores, bf16 *weights,
+                           int64_t first, int64_t end, float scale, int64_t width) {
     __mmask16 masks[4];
     floats highest = _mm512_set1_ps(s->highest[query]);
     for (int c = 0; c < 4; c++) {
@@ -163,43 +170,70 @@ static void update_softmax(AttentionScratch *s, int64_t query, int64_t first, in
     s->totals[query] += _mm512_reduce_add_ps(total);
 }
 
-/* Attend with `rows` neighbouring tokens, the first of them at `position`, for one KV head.
- * `queries` and `out` are [rows, heads, head_dim], the keys and values of all tokens are cached. */
-static void attend(const AttentionShape *shape, const CachedSequence *sequence, int64_t kv_head,
-                   int64_t position, int64_t rows, const bf16 *queries, bf16 *out,
-                   AttentionScratch *s) {
-    const int64_t dim = shape->head_dim, width = round_up(dim, PANEL);
-    const int64_t group = shape->heads / shape->kv_heads, count = rows * group;
-    const int64_t stride = shape->heads * dim, offset = kv_head * group * dim;
-    const float scale = 1.0f / sqrtf((float)dim);
-    for (int64_t row = 0; row < rows; row++)
-        memcpy(s->queries + row * group * dim, queries + row * stride + offset, group * dim * 2);
-    memset(s->sums, 0, count * width * 4);
+/* `rows` neighbouring tokens of a sequence, the first of them at `position`, with `num_heads` KV
+ * heads: at most MAX_QUERIES queries. */
+typedef struct {
+    int64_t kv_head, num_heads, position, rows;
+} QueryBlock;
+
+/* Scores, softmax and weighted sums of 64 positions from `base` on, for one KV head of the block:
+ * its queries are `count`, from `first` on. */
+static void take_positions(const AttentionShape *shape, const bf16 *keys, const bf16 *values,
+                           const QueryBlock *block, int64_t first, int64_t count, int64_t base,
+                           AttentionScratch *s) {
+    const int64_t dim = shape->head_dim, width = round_up(dim, PANEL), window = shape->window;
+    const int64_t group = count / block->rows, left = block->position + block->rows - base;
+    const int64_t positions = left < PANEL ? round_up(left, 2) : PANEL;
+
+    fetch(values, s->slots, dim);
+    pack_keys(keys, s->slots, dim, s->panel);
+    memset(s->scores, 0, count * PANEL * 4);
+    small_product(s->panel, s->queries + first * dim, dim, s->scores, PANEL, count, dim);
     for (int64_t q = 0; q < count; q++) {
+        int64_t own = block->position + q / group;
+        int64_t seen = window && own >= window ? own - window + 1 : 0;
+        update_softmax(s, first + q, s->scores + q * PANEL, s->weights + q * PANEL, seen - base,
+                       own + 1 - base, 1.0f / sqrtf((float)dim), width);
+    }
+    /* Those of the next head, where there is one. */
+    fetch(keys + dim, s->slots, dim);
+    pack_values(values, s->slots, positions, dim, s->panel);
+    for (int64_t column = 0; column < dim; column += PANEL)
+        small_product(s->panel + column * PANEL, s->weights, PANEL,
+                      s->sums + first * width + column, width, count, positions);
+}
+
+/* Attend with a block of queries. `queries` and `out` are [rows, heads, head_dim], and may be the
+ * same; the keys and values of all its tokens are in the cache. */
+static void attend(const AttentionShape *shape, const CachedSequence *sequence,
+                   const QueryBlock *block, const bf16 *queries, bf16 *out, AttentionScratch *s) {
+    const int64_t dim = shape->head_dim, width = round_up(dim, PANEL);
+    const int64_t group = shape->heads / shape->kv_heads, count = block->rows * group;
+    const int64_t stride = shape->heads * dim, all = block->num_heads * count;
+    for (int64_t h = 0; h < block->num_heads; h++)
+        for (int64_t row = 0; row < block->rows; row++)
+            memcpy(s->queries + (h * count + row * group) * dim,
+                   queries + row * stride + (block->kv_head + h) * group * dim, group * dim * 2);
+    memset(s->sums, 0, all * width * 4);
+    for (int64_t q = 0; q < all; q++) {
         s->highest[q] = -INFINITY;
         s->totals[q] = 0;
     }
-    const int64_t end = position + rows;
-    int64_t seen = shape->window ? position - shape->window + 1 : 0;
-    for (int64_t base = seen > 0 ? seen / PANEL * PANEL : 0; base < end; base += PANEL) {
-        int64_t positions = end - base < PANEL ? round_up(end - base, 2) : PANEL;
-        find_rows(sequence, shape, kv_head, base, end, s->rows);
-        pack_keys(sequence->keys, s->rows, dim, s->panel);
-        memset(s->scores, 0, count * PANEL * 4);
-        small_product(s->panel, s->queries, dim, s->scores, PANEL, count, dim);
-        for (int64_t q = 0; q < count; q++) {
-            int64_t own = position + q / group;
-            int64_t first = shape->window && own >= shape->window ? own - shape->window + 1 : 0;
-            update_softmax(s, q, first - base, own + 1 - base, scale, width);
-        }
-        pack_values(sequence->values, s->rows, positions, dim, s->panel);
-        for (int64_t column = 0; column < dim; column += PANEL)
-            small_product(s->panel + column * PANEL, s->weights, PANEL, s->sums + column, width,
-                          count, positions);
+    const int64_t end = block->position + block->rows;
+    const int64_t seen = shape->window ? block->position - shape->window + 1 : 0;
+    const int64_t start = seen > 0 ? seen / PANEL * PANEL : 0;
+    const bf16 *keys = sequence->keys + block->kv_head * dim;
+    const bf16 *values = sequence->values + block->kv_head * dim;
+    for (int64_t base = start; base < end; base += PANEL) {
+        find_slots(sequence, shape->kv_heads * dim, base, end, s->slots);
+        for (int64_t h = 0; h < block->num_heads; h++)
+            take_positions(shape, keys + h * dim, values + h * dim, block, h * count, count, base,
+                           s);
     }
-    for (int64_t q = 0; q < count; q++) {
+    for (int64_t q = 0; q < all; q++) {
+        int64_t head = (block->kv_head + q / count) * group + q % group;
+        bf16 *to = out + q % count / group * stride + head * dim;
         floats inverse = _mm512_set1_ps(1.0f / s->totals[q]);
-        bf16 *to = out + q / group * stride + offset + q % group * dim;
         for (int64_t i = 0; i < dim; i += 16)
             store_bf16(to + i, lanes(dim - i),
                        _mm512_mul_ps(_mm512_loadu_ps(s->sums + q * width + i), inverse));

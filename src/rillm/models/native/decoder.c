@@ -176,27 +176,47 @@ static void place_heads(const Forward *f, int64_t layer, int64_t token) {
     }
 }
 
-/* Take blocks of queries, one KV head at a time, until none is left. */
+/* KV heads of a work item: all for a decode, where there are enough decodes for all threads. */
+static int64_t heads_of_item(const Forward *f, int64_t sequence) {
+    const Decoder *d = f->decoder;
+    if (f->batch->query_lens[sequence] > 1) return 1;
+    int64_t most = MAX_QUERIES / (d->heads / d->kv_heads);
+    int64_t shared = f->batch->sequences >= 4 * f->threads->count
+                         ? d->kv_heads
+                         : (d->kv_heads + f->threads->count - 1) / f->threads->count;
+    return shared < most ? shared : most;
+}
+
+static int64_t items_of_block(const Forward *f, int64_t sequence) {
+    int64_t heads = heads_of_item(f, sequence);
+    return (f->decoder->kv_heads + heads - 1) / heads;
+}
+
+/* Take work items until none is left. */
 static void attend_all(const Forward *f, int64_t layer) {
     const Decoder *d = f->decoder;
     const Batch *b = f->batch;
     const AttentionShape shape = {d->heads, d->kv_heads, d->head_dim, d->layers[layer].window};
-    const int64_t *items = f->buffers.items, block = rows_of_block(d);
+    const int64_t *items = f->buffers.items, most_rows = rows_of_block(d);
     AttentionScratch scratch;
     int64_t item, sequence = 0, first_token = 0;
     while ((item = atomic_fetch_add(&f->buffers.next[layer], 1)) < items[b->sequences]) {
         for (; item >= items[sequence + 1]; sequence++) first_token += b->query_lens[sequence];
+        int64_t num_heads = heads_of_item(f, sequence), per_block = items_of_block(f, sequence);
         /* The last blocks of a prompt have the most to look at: they come first. */
-        int64_t offset = (items[sequence + 1] - 1 - item) / d->kv_heads * block;
-        int64_t left = b->query_lens[sequence] - offset;
-        int64_t token = first_token + offset;
+        int64_t offset = (items[sequence + 1] - 1 - item) / per_block * most_rows;
+        int64_t rows = b->query_lens[sequence] - offset;
+        int64_t kv_head = item % per_block * num_heads;
+        QueryBlock block = {
+            .kv_head = kv_head,
+            .num_heads = d->kv_heads - kv_head < num_heads ? d->kv_heads - kv_head : num_heads,
+            .position = b->seq_lens[sequence] - b->query_lens[sequence] + offset,
+            .rows = rows < most_rows ? rows : most_rows,
+        };
         CachedSequence cached = {b->keys[layer], b->values[layer],
                                  b->block_tables + sequence * b->table_width, b->block_size};
-        bf16 *queries = f->buffers.queries + token * d->heads * d->head_dim;
-        /* In place: a block's own queries are copied before what they found is written. */
-        attend(&shape, &cached, item % d->kv_heads,
-               b->seq_lens[sequence] - b->query_lens[sequence] + offset,
-               left < block ? left : block, queries, queries, &scratch);
+        bf16 *queries = f->buffers.queries + (first_token + offset) * d->heads * d->head_dim;
+        attend(&shape, &cached, &block, queries, queries, &scratch);
     }
 }
 
@@ -266,7 +286,7 @@ void rillm_forward(const Decoder *decoder, const Batch *batch, const Threads *th
     f.buffers.items[0] = 0;
     for (int64_t i = 0; i < batch->sequences; i++) {
         int64_t blocks = (batch->query_lens[i] + block - 1) / block;
-        f.buffers.items[i + 1] = f.buffers.items[i] + blocks * decoder->kv_heads;
+        f.buffers.items[i + 1] = f.buffers.items[i] + blocks * items_of_block(&f, i);
     }
     for (int64_t i = 0; i < decoder->num_layers; i++) atomic_store(&f.buffers.next[i], 0);
     run(threads, forward_part, &f);
