@@ -10,6 +10,8 @@ import torch
 from tiny_models import FAMILIES, VOCAB_SIZE, make_checkpoint, reference_model
 
 from rillm import LLM, SamplingParams
+from rillm.models.config import ModelConfig
+from rillm.models.native.decoder import native_library
 
 NUM_TOKENS = 24
 
@@ -41,7 +43,7 @@ def greedy_reference(path: Path, prompts: list[list[int]]) -> list[list[int]]:
 
 
 def engine(path: Path, **settings: object) -> LLM:
-    return LLM(str(path), dtype="float32", skip_tokenizer_init=True, **settings)
+    return LLM(str(path), **{"dtype": "float32", "skip_tokenizer_init": True, **settings})
 
 
 def greedy(llm: LLM, prompts: list[list[int]]) -> list[list[int]]:
@@ -54,18 +56,18 @@ def greedy(llm: LLM, prompts: list[list[int]]) -> list[list[int]]:
 LENGTHS = [1, 5, 15, 16, 17, 31, 32, 33, 70]
 
 
+SCHEDULES = [
+    pytest.param({}, id="mixed batch"),
+    pytest.param({"max_num_seqs": 8, "max_num_batched_tokens": 11}, id="chunked prefill"),
+    # Nine sequences of up to six blocks in eight blocks: most are preempted.
+    pytest.param({"max_model_len": 96, "num_gpu_blocks_override": 8}, id="preemption"),
+    pytest.param({"max_num_seqs": 1}, id="one at a time"),
+    pytest.param({"block_size": 4, "enable_prefix_caching": False}, id="small blocks"),
+]
+
+
 @pytest.mark.parametrize("family", FAMILIES)
-@pytest.mark.parametrize(
-    "settings",
-    [
-        pytest.param({}, id="mixed batch"),
-        pytest.param({"max_num_seqs": 8, "max_num_batched_tokens": 11}, id="chunked prefill"),
-        # Nine sequences of up to six blocks in eight blocks: most are preempted.
-        pytest.param({"max_model_len": 96, "num_gpu_blocks_override": 8}, id="preemption"),
-        pytest.param({"max_num_seqs": 1}, id="one at a time"),
-        pytest.param({"block_size": 4, "enable_prefix_caching": False}, id="small blocks"),
-    ],
-)
+@pytest.mark.parametrize("settings", SCHEDULES)
 def test_greedy_tokens_equal_transformers(
     family: str, settings: dict[str, object], checkpoints: dict[str, Path]
 ) -> None:
@@ -191,6 +193,30 @@ def test_seeded_tokens_are_the_same_alone_and_among_others(
     alone = [llm.generate(*pair, use_tqdm=False)[0] for pair in zip(inputs, params, strict=True)]
 
     assert [o.outputs[0].token_ids for o in together] == [o.outputs[0].token_ids for o in alone]
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.parametrize("settings", SCHEDULES[1:])
+def test_no_schedule_changes_a_bit_in_the_native_decoder(
+    family: str, settings: dict[str, object], checkpoints: dict[str, Path]
+) -> None:
+    path = checkpoints[family]
+    config = ModelConfig.from_directory(path)
+    if native_library(config, torch.bfloat16, torch.device("cpu")) is None:
+        pytest.skip("needs a processor with AVX512-BF16, and a C compiler")
+    inputs = [{"prompt_token_ids": prompt} for prompt in prompts_of(LENGTHS)]
+    # Unfiltered and hot: the last bit of a logit decides some of the draws.
+    params = [
+        SamplingParams(seed=i, temperature=1.5, max_tokens=NUM_TOKENS, ignore_eos=True, logprobs=3)
+        for i in range(len(inputs))
+    ]
+
+    def answers(**settings: object) -> list[object]:
+        llm = engine(path, dtype="bfloat16", **settings)
+        outputs = [out.outputs[0] for out in llm.generate(inputs, params, use_tqdm=False)]
+        return [(output.token_ids, output.logprobs) for output in outputs]
+
+    assert answers(**settings) == answers()
 
 
 @pytest.mark.gpu

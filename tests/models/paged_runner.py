@@ -30,10 +30,13 @@ class PagedRunner:
         in_order: bool = False,
         dtype: torch.dtype = torch.float32,
         device: str = "cpu",
+        enforce_eager: bool = False,
     ) -> None:
         self.config = ModelConfig.from_directory(path)
         self.device = torch.device(device)
-        self.model = load_model(path, self.config, dtype=dtype, device=self.device)
+        self.model = load_model(
+            path, self.config, dtype=dtype, device=self.device, enforce_eager=enforce_eager
+        )
         self.cache = KVCache(self.config, num_blocks, block_size, dtype, self.device)
         for tensor in (*self.cache.keys, *self.cache.values):
             tensor[block_size:] = float("nan")

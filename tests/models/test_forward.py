@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 import torch
+from checkpoint_options import OPTIONS
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from paged_runner import PagedRunner
@@ -66,71 +67,7 @@ def test_logits_equal_transformers(model_of: MakeModel, family: str, cuts: list[
     assert_close(logits, reference_logits(path, tokens))
 
 
-@pytest.mark.parametrize(
-    ("family", "overrides"),
-    [
-        pytest.param("llama", {"tie_word_embeddings": True}, id="llama-tied"),
-        pytest.param("qwen2", {"tie_word_embeddings": False}, id="qwen2-untied"),
-        pytest.param("qwen3", {"tie_word_embeddings": False}, id="qwen3-untied"),
-        pytest.param("llama", {"attention_bias": True, "mlp_bias": True}, id="biases"),
-        pytest.param("qwen3", {"attention_bias": True}, id="bias-and-qk-norm"),
-        pytest.param("llama", {"num_key_value_heads": 4}, id="one-query-head-per-kv-head"),
-        pytest.param("llama", {"num_key_value_heads": 1}, id="one-kv-head"),
-        pytest.param("mistral", {"sliding_window": 1}, id="window-of-one"),
-        pytest.param("mistral", {"sliding_window": 140}, id="window-longer-than-a-query-block"),
-        pytest.param("mistral", {"sliding_window": 500}, id="window-longer-than-prompt"),
-        pytest.param("mistral", {"sliding_window": None}, id="no-window"),
-        pytest.param(
-            "qwen2",
-            {"use_sliding_window": True, "sliding_window": 20, "max_window_layers": 1},
-            id="window-from-a-layer-on",
-        ),
-        pytest.param(
-            "qwen3",
-            {
-                "use_sliding_window": True,
-                "sliding_window": 9,
-                "layer_types": ["sliding_attention", "full_attention", "sliding_attention"],
-            },
-            id="window-by-layer-type",
-        ),
-        pytest.param(
-            "llama",
-            {"rope_parameters": {"rope_type": "linear", "rope_theta": 1e4, "factor": 4.0}},
-            id="rope-linear",
-        ),
-        pytest.param(
-            "qwen3",
-            {
-                "rope_parameters": {
-                    "rope_type": "yarn",
-                    "rope_theta": 1e4,
-                    "factor": 4.0,
-                    "original_max_position_embeddings": 128,
-                }
-            },
-            id="rope-yarn",
-        ),
-        pytest.param(
-            "qwen2",
-            {
-                "rope_parameters": {
-                    "rope_type": "yarn",
-                    "rope_theta": 1e4,
-                    "factor": 8.0,
-                    "original_max_position_embeddings": 64,
-                    "beta_fast": 16.0,
-                    "beta_slow": 2.0,
-                    "mscale": 1.5,
-                    "mscale_all_dim": 0.5,
-                    "truncate": False,
-                }
-            },
-            id="rope-yarn-with-every-option",
-        ),
-        pytest.param("qwen3", {"max_shard_size": "50KB"}, id="several-shards"),
-    ],
-)
+@pytest.mark.parametrize(("family", "overrides"), OPTIONS)
 def test_every_option_of_a_checkpoint_equals_transformers(
     model_of: MakeModel, family: str, overrides: dict[str, Any]
 ) -> None:
@@ -219,15 +156,17 @@ def test_a_checkpoint_in_16_bits_loads_in_float32(
 
 
 @pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.parametrize("enforce_eager", [False, True])
 def test_bfloat16_is_as_close_to_float32_as_transformers_is(
-    model_of: MakeModel, family: str
+    model_of: MakeModel, family: str, enforce_eager: bool
 ) -> None:
     path = model_of(family)
     tokens = tokens_of(60)
     exact = reference_logits(path, tokens)
     with torch.inference_mode():
         theirs = reference_model(path, "bfloat16")(tokens[None]).logits[0].float()
-    ours = PagedRunner(path, dtype=torch.bfloat16).run("a", tokens, [30, 31, 32])
+    runner = PagedRunner(path, dtype=torch.bfloat16, enforce_eager=enforce_eager)
+    ours = runner.run("a", tokens, [30, 31, 32])
     assert (ours - exact).square().mean() < 2 * (theirs - exact).square().mean()
 
 

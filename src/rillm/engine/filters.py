@@ -10,15 +10,10 @@ import torch
 
 _FIRST_CANDIDATES = 256
 """Tokens looked at before a whole sort: nearly always enough for top-p, and far cheaper."""
-_SLICE = 128
-"""Part of the vocabulary searched for the best token; divides the usual vocabulary sizes."""
 
 
 def most_probable(logits: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
     """Find the best token of each row, the first of equal ones.
-
-    On a CPU the greatest value is found ten times faster than its place: so the place is looked
-    for in one slice of the vocabulary only.
 
     Args:
         logits: [L, V] float32.
@@ -26,13 +21,11 @@ def most_probable(logits: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
     Returns:
         [L] float32, the best logits (NaN where a row holds one), and [L] int64, their tokens.
     """
-    num_rows, vocab_size = logits.shape
-    if vocab_size % _SLICE or num_rows == 0:
+    if logits.device.type != "cpu":
         return logits.max(dim=-1)
-    slices = logits.view(num_rows, -1, _SLICE)
-    best, which = slices.amax(dim=-1).max(dim=-1)
-    rows = torch.arange(num_rows, device=logits.device)
-    return best, which * _SLICE + slices[rows, which].argmax(dim=-1)
+    # torch finds a greatest value quickly, but its place ten times more slowly than numpy does.
+    tokens = torch.from_numpy(logits.numpy().argmax(axis=-1))
+    return logits.gather(1, tokens.unsqueeze(1)).squeeze(1), tokens
 
 
 def apply_min_p(logits: torch.Tensor, min_p: torch.Tensor) -> None:

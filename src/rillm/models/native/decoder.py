@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+import sys
 from ctypes import c_void_p
 
 import torch
@@ -62,6 +63,7 @@ class NativeDecoder:
         self._norm = RMSNorm(norm, config.rms_norm_eps)
         self._rotary = RotaryEmbedding(config, embedding.device, torch.float32)
         self._cache: KVCache | None = None
+        self._workspace = torch.empty(0, dtype=torch.uint8)
         packed_head = self._matrix(Projection(head, None))
         packed_embedding = (
             packed_head if head is embedding else self._matrix(Projection(embedding, None))
@@ -119,7 +121,18 @@ class NativeDecoder:
             keys=ctypes.addressof(self._keys),
             values=ctypes.addressof(self._values),
         )
-        return self._library.forward(self._decoder, arguments)
+        needed = self._library.workspace_bytes(self._decoder, arguments.tokens, arguments.sequences)
+        if needed > len(self._workspace):
+            self._workspace = torch.empty(needed, dtype=torch.uint8)
+        hidden = torch.empty((arguments.tokens, self._config.hidden_size), dtype=torch.float32)
+        self._library.forward(
+            self._decoder,
+            arguments,
+            self._library.threads(),
+            self._workspace.data_ptr(),
+            hidden.data_ptr(),
+        )
+        return hidden
 
     def normalize(self, hidden: Tensor) -> Tensor:
         """See `Model.normalize`."""
@@ -127,7 +140,18 @@ class NativeDecoder:
 
     def compute_logits(self, hidden: Tensor) -> Tensor:
         """See `Model.compute_logits`."""
-        return self._library.logits(self._decoder, hidden.to(torch.float32).contiguous())
+        hidden = hidden.to(torch.float32).contiguous()
+        normalized = torch.empty_like(hidden, dtype=torch.bfloat16)
+        logits = torch.empty((len(hidden), self._config.vocab_size), dtype=torch.float32)
+        self._library.logits(
+            self._decoder,
+            hidden.data_ptr(),
+            len(hidden),
+            self._library.threads(),
+            normalized.data_ptr(),
+            logits.data_ptr(),
+        )
+        return logits
 
     def _floats(self, values: Tensor) -> int:
         """The address of values as float32."""
@@ -162,7 +186,8 @@ def native_library(config: ModelConfig, dtype: torch.dtype, device: torch.device
     """The compiled code, where it can run such a model here."""
     fits = config.head_dim <= MAX_HEAD and config.num_heads <= MAX_GROUP * config.num_kv_heads
     is_even = config.hidden_size % 2 == 0
-    if device.type != "cpu" or dtype != torch.bfloat16 or not (fits and is_even):
+    is_linux_cpu = device.type == "cpu" and sys.platform == "linux"
+    if not (is_linux_cpu and dtype == torch.bfloat16 and fits and is_even):
         return None
     capabilities = torch.cpu.get_capabilities()
     if not all(capabilities.get(name, False) for name in _INSTRUCTIONS):

@@ -11,7 +11,6 @@ from functools import cache
 from pathlib import Path
 
 import torch
-from torch import Tensor
 
 from rillm.models.native.build import build_library
 
@@ -94,59 +93,34 @@ class Threads(Structure):
 
 
 class Library:
-    """The functions, with the threads they run on."""
+    """The functions, and the threads they run on.
+
+    Attributes:
+        workspace_bytes: of (decoder, tokens, sequences): what `forward` needs for such a step.
+        forward: of (decoder, batch, threads, workspace, hidden): runs the layers; `hidden` is
+            [tokens, hidden] float32.
+        logits: of (decoder, hidden, count, threads, normalized, logits): scores [count, V] float32
+            after rows [count, hidden] of `hidden`; `normalized` is as many bfloat16.
+    """
 
     def __init__(self, path: Path) -> None:
+        """Load the file that `build_library` made."""
         library = ctypes.CDLL(str(path))
-        self._workspace_bytes = library.rillm_workspace_bytes
-        self._workspace_bytes.argtypes = [POINTER(Decoder), c_int64, c_int64]
-        self._workspace_bytes.restype = c_int64
-        self._forward = library.rillm_forward
-        self._forward.argtypes = [
-            POINTER(Decoder),
-            POINTER(Batch),
-            POINTER(Threads),
-            c_void_p,
-            c_void_p,
-        ]
-        self._forward.restype = None
-        self._logits = library.rillm_logits
-        self._logits.argtypes = [
-            POINTER(Decoder),
-            c_void_p,
-            c_int64,
-            POINTER(Threads),
-            c_void_p,
-            c_void_p,
-        ]
-        self._logits.restype = None
-        self._threads = _torch_threads()
-        self._workspace = torch.empty(0, dtype=torch.uint8)
+        decoder, batch, threads = POINTER(Decoder), POINTER(Batch), POINTER(Threads)
+        self.workspace_bytes = library.rillm_workspace_bytes
+        self.workspace_bytes.argtypes = [decoder, c_int64, c_int64]
+        self.workspace_bytes.restype = c_int64
+        self.forward = library.rillm_forward
+        self.forward.argtypes = [decoder, batch, threads, c_void_p, c_void_p]
+        self.forward.restype = None
+        self.logits = library.rillm_logits
+        self.logits.argtypes = [decoder, c_void_p, c_int64, threads, c_void_p, c_void_p]
+        self.logits.restype = None
+        self._parallel, self._team_size = _torch_threads()
 
-    def forward(self, decoder: Decoder, batch: Batch) -> Tensor:
-        """Run the layers of `decoder`: [tokens, hidden] float32."""
-        needed = self._workspace_bytes(decoder, batch.tokens, batch.sequences)
-        if needed > len(self._workspace):
-            self._workspace = torch.empty(needed, dtype=torch.uint8)
-        hidden = torch.empty((batch.tokens, decoder.hidden), dtype=torch.float32)
-        self._threads.count = torch.get_num_threads()
-        self._forward(decoder, batch, self._threads, self._workspace.data_ptr(), hidden.data_ptr())
-        return hidden
-
-    def logits(self, decoder: Decoder, hidden: Tensor) -> Tensor:
-        """Scores [L, V] float32 after rows [L, hidden] float32 of `forward`."""
-        logits = torch.empty((len(hidden), decoder.head.outputs), dtype=torch.float32)
-        normalized = torch.empty(hidden.shape, dtype=torch.bfloat16)
-        self._threads.count = torch.get_num_threads()
-        self._logits(
-            decoder,
-            hidden.data_ptr(),
-            len(hidden),
-            self._threads,
-            normalized.data_ptr(),
-            logits.data_ptr(),
-        )
-        return logits
+    def threads(self) -> Threads:
+        """Those of torch, as many as it uses at this moment; one where it has none to lend."""
+        return Threads(self._parallel, self._team_size, torch.get_num_threads())
 
 
 @cache
@@ -156,19 +130,16 @@ def load_library() -> Library | None:
     return None if path is None else Library(path)
 
 
-def _torch_threads() -> Threads:
-    """The OpenMP threads of torch.
+def _torch_threads() -> tuple[int | None, int | None]:
+    """Addresses of what starts the OpenMP threads of torch, and of what counts them.
 
     A pool of our own would find its cores taken: after a parallel operator torch's threads wait
     for the next one without sleeping.
     """
-    # Looks into what torch was linked with, too, whatever the file is called.
+    # Looks into what torch was linked with, too, whatever that file is called.
     torch_library = ctypes.CDLL(str(Path(torch.__file__).parent / "lib" / "libtorch_cpu.so"))
     try:
-        addresses = [
-            ctypes.cast(getattr(torch_library, name), c_void_p).value
-            for name in ("GOMP_parallel", "omp_get_num_threads")
-        ]
+        parallel, team_size = torch_library.GOMP_parallel, torch_library.omp_get_num_threads
     except AttributeError:
-        return Threads(None, None, 1)
-    return Threads(*addresses, 1)
+        return None, None
+    return ctypes.cast(parallel, c_void_p).value, ctypes.cast(team_size, c_void_p).value

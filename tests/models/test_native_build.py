@@ -1,0 +1,86 @@
+"""Compiling the decoder: once, into a directory nobody else can write to, or not at all."""
+
+from __future__ import annotations
+
+import logging
+import shutil
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from rillm.models.native import build
+
+pytestmark = pytest.mark.skipif(shutil.which("cc") is None, reason="no C compiler")
+
+
+@pytest.fixture
+def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    monkeypatch.delenv("CC", raising=False)
+    return tmp_path / "rillm"
+
+
+def test_it_is_compiled_once(cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    library = build.build_library()
+    assert library is not None
+    assert list(cache.iterdir()) == [library]
+
+    def refuse(*args: object, **kwargs: object) -> None:
+        raise AssertionError("compiled again")
+
+    monkeypatch.setattr(subprocess, "run", refuse)
+    assert build.build_library() == library
+
+
+def test_other_flags_make_another_library(cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    library = build.build_library()
+    monkeypatch.setattr(build, "_FLAGS", (*build._FLAGS, "-g0"))
+    assert build.build_library() != library
+    assert len(list(cache.iterdir())) == 2
+
+
+@pytest.mark.parametrize("mode", [0o770, 0o707])
+def test_a_directory_that_others_can_write_to_is_not_trusted(cache: Path, mode: int) -> None:
+    cache.mkdir()
+    cache.chmod(mode)
+    library = build.build_library()
+    assert library is not None
+    assert list(cache.iterdir()) == []
+    assert library.exists()
+    assert library.parent.stat().st_mode & 0o077 == 0
+
+
+def test_a_cache_that_cannot_be_made_is_done_without(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "file").write_text("")
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "file"))
+    library = build.build_library()
+    assert library is not None
+    assert library.exists()
+
+
+def test_without_a_compiler_there_is_none(
+    cache: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setenv("PATH", str(cache))
+    with caplog.at_level(logging.WARNING):
+        assert build.build_library() is None
+    assert "no C compiler" in caplog.text
+
+
+def test_a_compiler_that_fails_leaves_nothing(
+    cache: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    compiler = tmp_path / "old-cc"
+    compiler.write_text("#!/bin/sh\necho 'unrecognized option -mavx512bf16' >&2\nexit 1\n")
+    compiler.chmod(0o755)
+    monkeypatch.setenv("CC", str(compiler))
+    with caplog.at_level(logging.WARNING):
+        assert build.build_library() is None
+    assert "unrecognized option" in caplog.text
+    assert list(cache.iterdir()) == []
