@@ -35,7 +35,7 @@ def test_it_is_compiled_once(cache: Path, monkeypatch: pytest.MonkeyPatch) -> No
 
 def test_other_flags_make_another_library(cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     library = build.build_library()
-    monkeypatch.setattr(build, "_FLAGS", (*build._FLAGS, "-g0"))
+    monkeypatch.setattr(build, "FLAGS", (*build.FLAGS, "-g0"))
     assert build.build_library() != library
     assert len(list(cache.iterdir())) == 2
 

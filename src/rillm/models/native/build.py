@@ -15,9 +15,9 @@ import subprocess
 import tempfile
 from pathlib import Path
 
-_SOURCES = Path(__file__).parent
-_ENTRY = "decoder.c"
-_FLAGS = (
+SOURCE = Path(__file__).parent / "decoder.c"
+"""What is compiled; it includes all else."""
+FLAGS = (
     "-O3",
     "-std=gnu11",
     "-shared",
@@ -51,7 +51,7 @@ def build_library() -> Path | None:
     if library.exists():
         return library
     partial = directory / f"{library.name}.{os.getpid()}"
-    command = [compiler, *_FLAGS, "-o", str(partial), str(_SOURCES / _ENTRY), "-lm"]
+    command = [compiler, *FLAGS, "-o", str(partial), str(SOURCE), "-lm"]
     try:
         subprocess.run(command, check=True, capture_output=True, text=True, timeout=_TIMEOUT_S)
         # At once: another process may be looking for the same file.
@@ -69,8 +69,8 @@ def build_library() -> Path | None:
 
 
 def _fingerprint(compiler: str) -> str:
-    digest = hashlib.sha256(" ".join((compiler, *_FLAGS)).encode())
-    for source in sorted(_SOURCES.glob("*.[ch]")):
+    digest = hashlib.sha256(" ".join((compiler, *FLAGS)).encode())
+    for source in sorted(SOURCE.parent.glob("*.[ch]")):
         digest.update(source.read_bytes())
     return digest.hexdigest()[:16]
 

@@ -10,7 +10,7 @@
 #include <stdint.h>
 
 enum {
-    SPINS_BEFORE_YIELD = 20000
+    SPINS_BEFORE_YIELD = 2000
 };
 
 /* GOMP_parallel: run a function on so many threads, the caller among them. */
