@@ -42,9 +42,18 @@ class RotaryEmbedding:
         Returns:
             Two tensors [T, 1, D] for `rotate`. The first half of the sines is negated.
         """
+        cos, sin = self.tables(num_positions)
+        return cos.index_select(0, positions), sin.index_select(0, positions)
+
+    def tables(self, num_positions: int) -> tuple[Tensor, Tensor]:
+        """Cosines and signed sines of all positions so far, at least the first `num_positions`.
+
+        Returns:
+            Two tensors [P, 1, D], contiguous. The first half of the sines is negated.
+        """
         if num_positions > len(self._cos):
             self._extend(1 << (num_positions - 1).bit_length())
-        return self._cos.index_select(0, positions), self._sin.index_select(0, positions)
+        return self._cos, self._sin
 
     def _extend(self, num_positions: int) -> None:
         positions = torch.arange(num_positions, device=self._frequencies.device)

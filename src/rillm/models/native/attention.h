@@ -96,11 +96,13 @@ static void fetch(const bf16 *cache, const int64_t *slots, int64_t head_dim) {
             _mm_prefetch((const char *)(cache + slots[i] + element), _MM_HINT_T1);
 }
 
-/* A panel of keys: positions are its outputs, the head's elements its inputs. */
-static void pack_keys(const bf16 *keys, const int64_t *slots, int64_t head_dim, bf16 *panel) {
+/* A panel of keys: positions are its outputs, the head's elements its inputs. Of those that nobody
+ * looks at, from `positions` on, some stay what they were. */
+static void pack_keys(const bf16 *keys, const int64_t *slots, int64_t positions, int64_t head_dim,
+                      bf16 *panel) {
     for (int64_t pair = 0; pair < head_dim / 2; pair += 16) {
         __mmask16 mask = lanes(head_dim / 2 - pair);
-        for (int64_t first = 0; first < PANEL; first += 16) {
+        for (int64_t first = 0; first < positions; first += 16) {
             __m512i block[16];
             for (int i = 0; i < 16; i++)
                 block[i] =
@@ -186,7 +188,7 @@ static void take_positions(const AttentionShape *shape, const bf16 *keys, const 
     const int64_t positions = left < PANEL ? round_up(left, 2) : PANEL;
 
     fetch(values, s->slots, dim);
-    pack_keys(keys, s->slots, dim, s->panel);
+    pack_keys(keys, s->slots, positions, dim, s->panel);
     memset(s->scores, 0, count * PANEL * 4);
     small_product(s->panel, s->queries + first * dim, dim, s->scores, PANEL, count, dim);
     for (int64_t q = 0; q < count; q++) {

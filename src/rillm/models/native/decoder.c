@@ -9,6 +9,8 @@
  * The sums along the way, and the residual stream, are float32. A token's result depends on its
  * sequence alone: not on the batch, nor on how its prompt was cut into steps.
  */
+#include <stdbool.h>
+
 #include "attention.h"
 #include "product.h"
 
@@ -33,7 +35,8 @@ typedef struct {
     const int64_t *token_ids, *slots;     /* [tokens] */
     const int64_t *block_tables;          /* [sequences, table_width] */
     const int64_t *query_lens, *seq_lens; /* [sequences] */
-    const float *cos, *sin;            /* [tokens, head_dim]; the first half of the sines negated */
+    const int64_t *positions;             /* [tokens] */
+    const float *cos, *sin; /* [position, head_dim]; the first half of the sines negated */
     bf16 *const *keys, *const *values; /* for each layer [slot, kv_heads, head_dim] */
 } Batch;
 
@@ -43,13 +46,18 @@ typedef struct {
     int64_t count;
 } Threads;
 
+/* What of a layer nobody has taken yet: items of attention, and the last panels of products. */
 typedef struct {
-    float *qkv;       /* [tokens, (heads + 2 kv_heads) * head_dim] */
-    bf16 *rows;       /* [tokens, hidden]: normalised */
-    bf16 *queries;    /* [tokens, heads * head_dim]; then what they found */
-    bf16 *mlp;        /* [tokens, mlp] */
-    int64_t *items;   /* [sequences + 1]: work items of attention before each sequence */
-    atomic_int *next; /* [layers]: the next of them that nobody has taken */
+    atomic_int items, qkv, output, gate_up, down;
+} Counters;
+
+typedef struct {
+    float *qkv;     /* [tokens, (heads + 2 kv_heads) * head_dim] */
+    bf16 *rows;     /* [tokens, hidden]: normalised */
+    bf16 *queries;  /* [tokens, heads * head_dim]; then what they found */
+    bf16 *mlp;      /* [tokens, mlp] */
+    int64_t *items; /* [sequences + 1]: work items of attention before each sequence */
+    Counters *next; /* [layers] */
 } Buffers;
 
 typedef struct {
@@ -155,24 +163,28 @@ static void rotate(const float *head, const float *norm, float eps, const float 
     }
 }
 
-/* Rotate the queries and keys of a token, and write its keys and values to the cache. */
-static void place_heads(const Forward *f, int64_t layer, int64_t token) {
+/* Rotate the queries and the key of a token that belong to one KV head, and write key and value to
+ * the cache. */
+static void place_heads(const Forward *f, int64_t layer, int64_t token, int64_t kv_head) {
     const Decoder *d = f->decoder;
     const Batch *b = f->batch;
-    const int64_t dim = d->head_dim;
+    const int64_t dim = d->head_dim, group = d->heads / d->kv_heads;
     const float *heads = f->buffers.qkv + token * qkv_width(d);
     const float *norms = d->layers[layer].qk_norm;
-    const int64_t cached = b->slots[token] * d->kv_heads * dim;
-    for (int64_t h = 0; h < d->heads + d->kv_heads; h++) {
-        bf16 *to = h < d->heads ? f->buffers.queries + (token * d->heads + h) * dim
-                                : b->keys[layer] + cached + (h - d->heads) * dim;
-        rotate(heads + h * dim, norms ? norms + h * dim : NULL, d->eps, b->cos + token * dim,
-               b->sin + token * dim, dim, to);
+    const float *cos = b->cos + b->positions[token] * dim,
+                *sin = b->sin + b->positions[token] * dim;
+    const int64_t slot = (b->slots[token] * d->kv_heads + kv_head) * dim;
+    for (int64_t i = 0; i <= group; i++) {
+        bool is_key = i == group;
+        int64_t head = is_key ? d->heads + kv_head : kv_head * group + i;
+        bf16 *to =
+            is_key ? b->keys[layer] + slot : f->buffers.queries + (token * d->heads + head) * dim;
+        rotate(heads + head * dim, norms ? norms + head * dim : NULL, d->eps, cos, sin, dim, to);
     }
-    const float *values = heads + (d->heads + d->kv_heads) * dim;
-    for (int64_t i = 0; i < d->kv_heads * dim; i += 16) {
-        __mmask16 mask = lanes(d->kv_heads * dim - i);
-        store_bf16(b->values[layer] + cached + i, mask, _mm512_maskz_loadu_ps(mask, values + i));
+    const float *value = heads + (d->heads + d->kv_heads + kv_head) * dim;
+    for (int64_t i = 0; i < dim; i += 16) {
+        __mmask16 mask = lanes(dim - i);
+        store_bf16(b->values[layer] + slot + i, mask, _mm512_maskz_loadu_ps(mask, value + i));
     }
 }
 
@@ -200,7 +212,7 @@ static void attend_all(const Forward *f, int64_t layer) {
     const int64_t *items = f->buffers.items, most_rows = rows_of_block(d);
     AttentionScratch scratch;
     int64_t item, sequence = 0, first_token = 0;
-    while ((item = atomic_fetch_add(&f->buffers.next[layer], 1)) < items[b->sequences]) {
+    while ((item = atomic_fetch_add(&f->buffers.next[layer].items, 1)) < items[b->sequences]) {
         for (; item >= items[sequence + 1]; sequence++) first_token += b->query_lens[sequence];
         int64_t num_heads = heads_of_item(f, sequence), per_block = items_of_block(f, sequence);
         /* The last blocks of a prompt have the most to look at: they come first. */
@@ -231,26 +243,34 @@ static void run_layer(Forward *f, int64_t index, int thread) {
     const Decoder *d = f->decoder;
     const Layer *layer = d->layers + index;
     const Buffers *u = &f->buffers;
-    const int64_t tokens = f->batch->tokens, width = d->heads * d->head_dim;
+    Counters *next = u->next + index;
+    const int64_t tokens = f->batch->tokens;
     const int size = f->team.size;
-    Output qkv = {u->qkv, qkv_width(d)}, hidden = {f->hidden, d->hidden}, mlp = {u->mlp, d->mlp};
+    Output to_qkv = {u->qkv, qkv_width(d)}, to_hidden = {f->hidden, d->hidden};
+    Output to_mlp = {u->mlp, d->mlp};
+    Product qkv = {&layer->qkv, 1, u->rows, d->hidden, tokens, store_sums, &to_qkv};
+    Product output = {&layer->output, 1,        u->queries, d->heads * d->head_dim,
+                      tokens,         add_sums, &to_hidden};
+    Product gate_up = {&layer->gate_up, 2, u->rows, d->hidden, tokens, gate_sums, &to_mlp};
+    Product down = {&layer->down, 1, u->mlp, d->mlp, tokens, add_sums, &to_hidden};
 
     normalize_rows(f, layer->attention_norm, u->rows, thread);
     barrier(&f->team);
-    product(&layer->qkv, 1, u->rows, d->hidden, tokens, thread, size, store_sums, &qkv);
+    multiply_share(&qkv, thread, size, &next->qkv);
     barrier(&f->team);
-    Range mine = share(tokens, thread, size);
-    for (int64_t t = mine.begin; t < mine.end; t++) place_heads(f, index, t);
+    Range mine = share(tokens * d->kv_heads, thread, size);
+    for (int64_t i = mine.begin; i < mine.end; i++)
+        place_heads(f, index, i / d->kv_heads, i % d->kv_heads);
     barrier(&f->team);
     attend_all(f, index);
     barrier(&f->team);
-    product(&layer->output, 1, u->queries, width, tokens, thread, size, add_sums, &hidden);
+    multiply_share(&output, thread, size, &next->output);
     barrier(&f->team);
     normalize_rows(f, layer->mlp_norm, u->rows, thread);
     barrier(&f->team);
-    product(&layer->gate_up, 2, u->rows, d->hidden, tokens, thread, size, gate_sums, &mlp);
+    multiply_share(&gate_up, thread, size, &next->gate_up);
     barrier(&f->team);
-    product(&layer->down, 1, u->mlp, d->mlp, tokens, thread, size, add_sums, &hidden);
+    multiply_share(&down, thread, size, &next->down);
     barrier(&f->team);
 }
 
@@ -288,7 +308,7 @@ void rillm_forward(const Decoder *decoder, const Batch *batch, const Threads *th
         int64_t blocks = (batch->query_lens[i] + block - 1) / block;
         f.buffers.items[i + 1] = f.buffers.items[i] + blocks * items_of_block(&f, i);
     }
-    for (int64_t i = 0; i < decoder->num_layers; i++) atomic_store(&f.buffers.next[i], 0);
+    memset(f.buffers.next, 0, decoder->num_layers * sizeof *f.buffers.next);
     run(threads, forward_part, &f);
 }
 
@@ -300,26 +320,32 @@ typedef struct {
     float *out;
     const Threads *threads;
     Team team;
+    atomic_int next; /* the last panels that nobody has taken */
 } Logits;
 
 static void logits_part(void *argument) {
     Logits *l = argument;
     const Decoder *d = l->decoder;
-    Output out = {l->out, d->head.outputs};
+    Output to = {l->out, d->head.outputs};
+    Product product = {&d->head, 1, l->normalized, d->hidden, l->count, store_sums, &to};
     int thread = enter(&l->team, l->threads);
     Range mine = share(l->count, thread, l->team.size);
     for (int64_t row = mine.begin; row < mine.end; row++)
         normalize(l->hidden + row * d->hidden, d->norm, d->hidden, d->eps,
                   l->normalized + row * d->hidden);
     barrier(&l->team);
-    product(&d->head, 1, l->normalized, d->hidden, l->count, thread, l->team.size, store_sums,
-            &out);
+    multiply_share(&product, thread, l->team.size, &l->next);
 }
 
 /* Scores [count, vocabulary] of the next token after rows [count, hidden] of `rillm_forward`;
  * `normalized` has their shape. */
 void rillm_logits(const Decoder *decoder, const float *hidden, int64_t count,
                   const Threads *threads, bf16 *normalized, float *out) {
-    Logits l = {decoder, hidden, count, normalized, out, threads, {0}};
+    Logits l = {.decoder = decoder,
+                .hidden = hidden,
+                .count = count,
+                .normalized = normalized,
+                .out = out,
+                .threads = threads};
     run(threads, logits_part, &l);
 }

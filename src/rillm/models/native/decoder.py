@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ctypes
 import sys
+from array import array
 from ctypes import c_void_p
 
 import torch
@@ -104,8 +105,9 @@ class NativeDecoder:
         if kv_cache is not self._cache:
             self._cache = kv_cache
             self._keys, self._values = _addresses(kv_cache.keys), _addresses(kv_cache.values)
-        cos, sin = self._rotary(batch.positions, max(batch.seq_lens))
-        lengths = torch.tensor([batch.query_lens, batch.seq_lens])
+        cos, sin = self._rotary.tables(max(batch.seq_lens))
+        lengths = array("q", batch.query_lens + batch.seq_lens)
+        query_lens, _ = lengths.buffer_info()
         arguments = Batch(
             tokens=len(batch.token_ids),
             sequences=len(batch.seq_lens),
@@ -114,8 +116,9 @@ class NativeDecoder:
             token_ids=batch.token_ids.data_ptr(),
             slots=batch.slot_mapping.data_ptr(),
             block_tables=batch.block_tables.data_ptr(),
-            query_lens=lengths.data_ptr(),
-            seq_lens=lengths[1].data_ptr(),
+            query_lens=query_lens,
+            seq_lens=query_lens + len(batch.query_lens) * lengths.itemsize,
+            positions=batch.positions.data_ptr(),
             cos=cos.data_ptr(),
             sin=sin.data_ptr(),
             keys=ctypes.addressof(self._keys),

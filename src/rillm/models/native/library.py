@@ -79,6 +79,7 @@ class Batch(Structure):
         ("block_tables", c_void_p),
         ("query_lens", c_void_p),
         ("seq_lens", c_void_p),
+        ("positions", c_void_p),
         ("cos", c_void_p),
         ("sin", c_void_p),
         ("keys", c_void_p),

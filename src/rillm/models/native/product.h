@@ -106,30 +106,47 @@ static void panel_product(const bf16 *panel, const bf16 *x, int64_t ldx, float *
 typedef void Finish(const float *sums, int64_t ld, int64_t row, int64_t rows, int64_t column,
                     int64_t columns, void *to);
 
-/* A thread's part of x[rows, inputs] @ weight. `group` panels at a time go to `finish`, side by
- * side. */
-static void product(const Matrix *weight, int group, const bf16 *x, int64_t ldx, int64_t rows,
-                    int thread, int threads, Finish *finish, void *to) {
+/* x[rows, inputs] @ weight, of which `group` panels at a time go to `finish`, side by side. */
+typedef struct {
+    const Matrix *weight;
+    int64_t group;
+    const bf16 *x;
+    int64_t ldx, rows;
+    Finish *finish;
+    void *to;
+} Product;
+
+/* The outputs of one group of panels. */
+static void multiply(const Product *p, int64_t index) {
     _Alignas(64) float sums[BLOCK_ROWS * 2 * PANEL];
-    int64_t width = (int64_t)group * PANEL;
-    Range groups = share((weight->outputs + width - 1) / width, thread, threads);
-    for (int64_t index = groups.begin; index < groups.end; index++) {
-        int64_t column = index * width;
-        int64_t left = weight->outputs - column;
-        for (int64_t row = 0; row < rows; row += BLOCK_ROWS) {
-            int64_t count = rows - row < BLOCK_ROWS ? rows - row : BLOCK_ROWS;
-            for (int64_t r = 0; r < count; r++) {
-                if (weight->bias)
-                    memcpy(sums + r * width, weight->bias + column, width * 4);
-                else
-                    memset(sums + r * width, 0, width * 4);
-            }
-            for (int g = 0; g < group; g++) {
-                const bf16 *panel = weight->panels + (column + g * PANEL) * weight->inputs;
-                panel_product(panel, x + row * ldx, ldx, sums + g * PANEL, width, count,
-                              weight->inputs, row == 0);
-            }
-            finish(sums, width, row, count, column, left < width ? left : width, to);
+    const Matrix *weight = p->weight;
+    const int64_t width = p->group * PANEL, column = index * width;
+    const int64_t left = weight->outputs - column;
+    for (int64_t row = 0; row < p->rows; row += BLOCK_ROWS) {
+        int64_t count = p->rows - row < BLOCK_ROWS ? p->rows - row : BLOCK_ROWS;
+        for (int64_t r = 0; r < count; r++) {
+            if (weight->bias)
+                memcpy(sums + r * width, weight->bias + column, width * 4);
+            else
+                memset(sums + r * width, 0, width * 4);
         }
+        for (int64_t g = 0; g < p->group; g++) {
+            const bf16 *panel = weight->panels + (column + g * PANEL) * weight->inputs;
+            panel_product(panel, p->x + row * p->ldx, p->ldx, sums + g * PANEL, width, count,
+                          weight->inputs, row == 0);
+        }
+        p->finish(sums, width, row, count, column, left < width ? left : width, p->to);
     }
+}
+
+/* A thread's part of a product: neighbouring panels, and of the last eighth of all, which `next`
+ * (0 at the beginning) counts, whatever is left. Cores do not read equally fast at every moment. */
+static void multiply_share(const Product *p, int thread, int threads, atomic_int *next) {
+    const int64_t width = p->group * PANEL;
+    const int64_t groups = (p->weight->outputs + width - 1) / width;
+    const int64_t fixed = threads == 1 ? groups : groups - groups / 8;
+    Range mine = share(fixed, thread, threads);
+    for (int64_t index = mine.begin; index < mine.end; index++) multiply(p, index);
+    int64_t index;
+    while ((index = fixed + atomic_fetch_add(next, 1)) < groups) multiply(p, index);
 }
