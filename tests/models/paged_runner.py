@@ -46,6 +46,7 @@ class PagedRunner:
         self._tables: dict[str, list[int]] = {}
         self._lengths: dict[str, int] = {}
 
+    @torch.inference_mode()
     def step(self, work: dict[str, Tensor]) -> dict[str, Tensor]:
         """Append tokens [n] to each sequence; logits [n, V] of each."""
         names = sorted(work, key=lambda name: not self._is_decode(name, work[name]))

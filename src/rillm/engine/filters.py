@@ -6,6 +6,7 @@ same token alone and in any batch. Shapes: S rows to sample, V vocabulary.
 
 from __future__ import annotations
 
+import numpy as np
 import torch
 
 _FIRST_CANDIDATES = 256
@@ -19,13 +20,17 @@ def most_probable(logits: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         logits: [L, V] float32.
 
     Returns:
-        [L] float32, the best logits (NaN where a row holds one), and [L] int64, their tokens.
+        [L] int64, the tokens, and [L] bool, whether their logits are finite: not where a row holds
+        NaN, or excludes every token.
     """
     if logits.device.type != "cpu":
-        return logits.max(dim=-1)
+        best, tokens = logits.max(dim=-1)
+        return tokens, best.isfinite()
     # torch finds a greatest value quickly, but its place ten times more slowly than numpy does.
-    tokens = torch.from_numpy(logits.numpy().argmax(axis=-1))
-    return logits.gather(1, tokens.unsqueeze(1)).squeeze(1), tokens
+    values = logits.numpy()
+    places = values.argmax(axis=-1)
+    is_finite = np.isfinite(values[np.arange(len(values)), places])
+    return torch.from_numpy(places), torch.from_numpy(is_finite)
 
 
 def apply_min_p(logits: torch.Tensor, min_p: torch.Tensor) -> None:

@@ -47,8 +47,7 @@ class Sampler:
         batch = self._batch
         original = logits.clone() if batch.with_logprobs else logits
         self._edit(logits, batch)
-        best, greedy = most_probable(logits)
-        has_choice = best.isfinite()
+        greedy, has_choice = most_probable(logits)
         tokens = self._pick(logits, greedy, batch)
         token_ids = torch.where(has_choice, tokens, -1).tolist()
         sampled = [SampledToken(token_id) for token_id in token_ids]

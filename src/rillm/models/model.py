@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from typing import Protocol
 
-import torch
 from torch import Tensor
 
 from rillm.models.batch import ForwardBatch
@@ -27,7 +26,10 @@ class Decoder(Protocol):
 
 
 class Model:
-    """A model, run by one or two decoders; keys and values are kept in a KVCache."""
+    """A model, run by one or two decoders; keys and values are kept in a KVCache.
+
+    To be called in torch's inference mode.
+    """
 
     def __init__(self, few: Decoder, many: Decoder) -> None:
         """Join them.
@@ -39,7 +41,6 @@ class Model:
         self._few = few
         self._many = many
 
-    @torch.inference_mode()
     def forward(self, batch: ForwardBatch, kv_cache: KVCache) -> Tensor:
         """Run the layers, and write the keys and values of the batch's tokens.
 
@@ -55,12 +56,10 @@ class Model:
         is_few = num_tokens == batch.num_decodes and num_tokens <= _FEW_ROWS
         return (self._few if is_few else self._many).forward(batch, kv_cache)
 
-    @torch.inference_mode()
     def normalize(self, hidden: Tensor) -> Tensor:
         """The model's last hidden state, of rows [L, hidden] of what `forward` returned."""
         return self._many.normalize(hidden)
 
-    @torch.inference_mode()
     def compute_logits(self, hidden: Tensor) -> Tensor:
         """Scores of the next token.
 

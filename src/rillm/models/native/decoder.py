@@ -65,6 +65,7 @@ class NativeDecoder:
         self._rotary = RotaryEmbedding(config, embedding.device, torch.float32)
         self._cache: KVCache | None = None
         self._workspace = torch.empty(0, dtype=torch.uint8)
+        self._workspace_bytes = 0
         packed_head = self._matrix(Projection(head, None))
         packed_embedding = (
             packed_head if head is embedding else self._matrix(Projection(embedding, None))
@@ -124,15 +125,14 @@ class NativeDecoder:
             keys=ctypes.addressof(self._keys),
             values=ctypes.addressof(self._values),
         )
-        needed = self._library.workspace_bytes(self._decoder, arguments.tokens, arguments.sequences)
-        if needed > len(self._workspace):
-            self._workspace = torch.empty(needed, dtype=torch.uint8)
         hidden = torch.empty((arguments.tokens, self._config.hidden_size), dtype=torch.float32)
         self._library.forward(
             self._decoder,
             arguments,
             self._library.threads(),
-            self._workspace.data_ptr(),
+            self._reserve(
+                self._library.workspace_bytes(self._decoder, arguments.tokens, arguments.sequences)
+            ),
             hidden.data_ptr(),
         )
         return hidden
@@ -143,18 +143,26 @@ class NativeDecoder:
 
     def compute_logits(self, hidden: Tensor) -> Tensor:
         """See `Model.compute_logits`."""
-        hidden = hidden.to(torch.float32).contiguous()
-        normalized = torch.empty_like(hidden, dtype=torch.bfloat16)
-        logits = torch.empty((len(hidden), self._config.vocab_size), dtype=torch.float32)
+        if hidden.dtype != torch.float32 or not hidden.is_contiguous():
+            hidden = hidden.to(torch.float32).contiguous()
+        num_rows = len(hidden)
+        logits = torch.empty((num_rows, self._config.vocab_size), dtype=torch.float32)
         self._library.logits(
             self._decoder,
             hidden.data_ptr(),
-            len(hidden),
+            num_rows,
             self._library.threads(),
-            normalized.data_ptr(),
+            self._reserve(num_rows * self._config.hidden_size * torch.bfloat16.itemsize),
             logits.data_ptr(),
         )
         return logits
+
+    def _reserve(self, num_bytes: int) -> int:
+        """The address of so many bytes that the next call may use for itself."""
+        if num_bytes > self._workspace_bytes:
+            self._workspace = torch.empty(num_bytes, dtype=torch.uint8)
+            self._workspace_bytes = num_bytes
+        return self._workspace.data_ptr()
 
     def _floats(self, values: Tensor) -> int:
         """The address of values as float32."""
