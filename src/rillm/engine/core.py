@@ -180,13 +180,18 @@ class EngineCore:
         batch = self.scheduler.schedule()
         if batch.sequences:
             request_ids = [sequence.request.request_id for sequence in batch.sequences]
-            self._board.enter(request_ids, sum(batch.num_scheduled_tokens))
+            num_tokens = sum(batch.num_scheduled_tokens)
+            self._board.enter(request_ids, num_tokens)
+            started_s = time.monotonic()
             try:
                 sampled = self._compute(batch)
             except Exception as error:  # noqa: BLE001 - sorted out below
                 traceback.print_exc()
                 deltas += self._isolate(batch, error)
             else:
+                self.scheduler.pacer.observe(
+                    num_tokens, num_tokens - batch.num_decodes, time.monotonic() - started_s
+                )
                 deltas += self.scheduler.update(batch, sampled)
             self._board.leave()
         return StepOutputs(deltas, self.scheduler.stats())

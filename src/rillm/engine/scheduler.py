@@ -1,9 +1,10 @@
 """Scheduler: which sequences run in the next step, and what becomes of their tokens.
 
 Owns the waiting and running sequences. Every step it hands out one token budget: running
-decodes first, then running prefill chunks, then waiting sequences, so that a long prompt never
-stalls a reader. When blocks run out, the last running sequence is preempted: its blocks are
-released and it starts over from the prefix cache when there is room; its reader sees a pause.
+decodes first, then running prefill chunks, then waiting sequences. Beside decodes, prefill gets
+no more than a step can take without its readers feeling it, so that a long prompt never stalls
+one. When blocks run out, the last running sequence is preempted: its blocks are released and it
+starts over from the prefix cache when there is room; its reader sees a pause.
 
 A sequence under suspicion runs in steps of its own until it has got a token: should it fail, or
 take the process with it, nobody else is there.
@@ -23,6 +24,7 @@ from rillm.engine.block_pool import BlockPool, block_hash
 from rillm.engine.finishing import advance, failures
 from rillm.engine.grammars import Matcher
 from rillm.engine.messages import EngineRequest, Replay, StepStats, TokenDelta
+from rillm.engine.pacing import PrefillPacer
 from rillm.engine.scheduled_batch import SampledToken, ScheduledBatch
 from rillm.engine.sequence import Sequence
 from rillm.engine.waiting import OUTPUT_WEIGHT, WaitingQueue
@@ -57,6 +59,7 @@ class Scheduler:
         self.max_num_seqs = max_num_seqs
         self.max_num_batched_tokens = max_num_batched_tokens
         self.enable_prefix_caching = enable_prefix_caching
+        self.pacer = PrefillPacer(max_num_batched_tokens)
         self._clock = clock
         self._waiting = WaitingQueue()
         self._running: list[Sequence] = []
@@ -158,6 +161,8 @@ class Scheduler:
                 batch.add(sequence, 1)
                 budget -= 1
         batch.num_decodes = len(batch.sequences)
+        if batch.num_decodes:
+            budget = min(budget, self.pacer.budget)
         for sequence in [s for s in self._running if s.num_uncomputed_tokens > 1]:
             chunk = min(sequence.num_uncomputed_tokens, budget)
             if chunk and sequence.block_ids and self._make_room(sequence, chunk, batch):
