@@ -32,7 +32,7 @@ class Sampler:
         self._masks = TokenMasks(vocab_size)
 
     def sample(self, logits: torch.Tensor, rows: list[Row]) -> list[SampledToken]:
-        """Draw one token a row. Synchronizes with the device once, at the end.
+        """Draw one token a row. Waits for the device once, at the end.
 
         Args:
             logits: [L, V] float32. Overwritten.
@@ -49,8 +49,9 @@ class Sampler:
         self._edit(logits, batch)
         greedy, has_choice = most_probable(logits)
         tokens = self._pick(logits, greedy, batch)
-        token_ids = torch.where(has_choice, tokens, -1).tolist()
-        sampled = [SampledToken(token_id) for token_id in token_ids]
+        # Lists: after a forward pass, which leaves no code in the caches, an operator costs more.
+        choices = zip(tokens.tolist(), has_choice.tolist(), strict=True)
+        sampled = [SampledToken(token_id if is_one else -1) for token_id, is_one in choices]
         if batch.with_logprobs:
             for row, logprobs in _report(original, tokens, batch):
                 sampled[row].logprobs = logprobs
