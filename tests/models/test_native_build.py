@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from rillm.models.native import build
+from rillm.models.native import build, library
 
 pytestmark = pytest.mark.skipif(shutil.which("cc") is None, reason="no C compiler")
 
@@ -70,6 +70,11 @@ def test_without_a_compiler_there_is_none(
     assert "no C compiler" in caplog.text
 
 
+def test_a_compiler_may_come_with_options(cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("CC", "cc -pipe")
+    assert build.build_library() is not None
+
+
 def test_a_compiler_that_fails_leaves_nothing(
     cache: Path,
     tmp_path: Path,
@@ -84,3 +89,14 @@ def test_a_compiler_that_fails_leaves_nothing(
         assert build.build_library() is None
     assert "unrecognized option" in caplog.text
     assert list(cache.iterdir()) == []
+
+
+def test_a_library_that_cannot_be_loaded_is_done_without(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    file = tmp_path / "decoder.so"
+    file.write_bytes(b"not a library")
+    monkeypatch.setattr(library, "build_library", lambda: file)
+    with caplog.at_level(logging.WARNING):
+        assert library.load_library.__wrapped__() is None
+    assert "decoder.so" in caplog.text

@@ -9,10 +9,12 @@ from __future__ import annotations
 import hashlib
 import logging
 import os
+import shlex
 import shutil
 import stat
 import subprocess
 import tempfile
+import threading
 from pathlib import Path
 
 SOURCE = Path(__file__).parent / "decoder.c"
@@ -42,16 +44,16 @@ def build_library() -> Path | None:
         Its file; None where there is no compiler, or none that knows these instructions. The
         log says which.
     """
-    compiler = os.environ.get("CC") or shutil.which("cc") or shutil.which("gcc")
-    if compiler is None:
+    compiler = shlex.split(os.environ.get("CC", "")) or _found("cc") or _found("gcc")
+    if not compiler:
         logger.warning("no C compiler (cc) on the path: decoding by torch operators, more slowly")
         return None
     directory = _cache_directory()
     library = directory / f"decoder-{_fingerprint(compiler)}.so"
     if library.exists():
         return library
-    partial = directory / f"{library.name}.{os.getpid()}"
-    command = [compiler, *FLAGS, "-o", str(partial), str(SOURCE), "-lm"]
+    partial = directory / f"{library.name}.{os.getpid()}.{threading.get_ident()}"
+    command = [*compiler, *FLAGS, "-o", str(partial), str(SOURCE), "-lm"]
     try:
         subprocess.run(command, check=True, capture_output=True, text=True, timeout=_TIMEOUT_S)
         # At once: another process may be looking for the same file.
@@ -61,15 +63,20 @@ def build_library() -> Path | None:
         words = getattr(error, "stderr", None) or str(error)
         logger.warning(
             "%s cannot compile the decoder: decoding by torch operators, more slowly\n%s",
-            compiler,
+            shlex.join(compiler),
             words,
         )
         return None
     return library
 
 
-def _fingerprint(compiler: str) -> str:
-    digest = hashlib.sha256(" ".join((compiler, *FLAGS)).encode())
+def _found(name: str) -> list[str]:
+    path = shutil.which(name)
+    return [] if path is None else [path]
+
+
+def _fingerprint(compiler: list[str]) -> str:
+    digest = hashlib.sha256(shlex.join((*compiler, *FLAGS)).encode())
     for source in sorted(SOURCE.parent.glob("*.[ch]")):
         digest.update(source.read_bytes())
     return digest.hexdigest()[:16]

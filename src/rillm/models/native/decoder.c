@@ -3,8 +3,8 @@
  * `rillm_forward` runs all layers over the tokens of a step; `rillm_logits` scores the next token.
  * Between the phases of a layer stand barriers:
  *
- *   normalise rows | q, k, v | rotate, cache | attend | output, add | normalise rows | gate, up |
- * down, add
+ *   normalise rows | q, k, v | rotate, write to the cache | attend | output, add
+ *   normalise rows | gate, up, SiLU | down, add
  *
  * The sums along the way, and the residual stream, are float32. A token's result depends on its
  * sequence alone: not on the batch, nor on how its prompt was cut into steps.

@@ -6,6 +6,7 @@ The structures are those of `decoder.c` and the headers beside it; sizes are int
 from __future__ import annotations
 
 import ctypes
+import logging
 from ctypes import POINTER, Structure, c_float, c_int64, c_void_p
 from functools import cache
 from pathlib import Path
@@ -13,6 +14,8 @@ from pathlib import Path
 import torch
 
 from rillm.models.native.build import build_library
+
+logger = logging.getLogger(__name__)
 
 PANEL = 64
 """Outputs of a panel."""
@@ -126,9 +129,16 @@ class Library:
 
 @cache
 def load_library() -> Library | None:
-    """The library, compiled if need be; None where it cannot be."""
+    """The library, compiled if need be; None where it cannot be, or cannot be loaded."""
     path = build_library()
-    return None if path is None else Library(path)
+    if path is None:
+        return None
+    try:
+        return Library(path)
+    except OSError as error:
+        # Where nothing may be run from, for one.
+        logger.warning("%s: decoding by torch operators, more slowly", error)
+        return None
 
 
 def _torch_threads() -> tuple[int | None, int | None]:
