@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 import shutil
 import subprocess
 from pathlib import Path
@@ -31,6 +32,24 @@ def test_it_is_compiled_once(cache: Path, monkeypatch: pytest.MonkeyPatch) -> No
 
     monkeypatch.setattr(subprocess, "run", refuse)
     assert build.build_library() == library
+
+
+def test_what_root_has_compiled_is_used_by_others(
+    cache: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As in an image: the cache was filled when it was made, and belongs to root."""
+    library = build.build_library()
+    if cache.stat().st_uid != 0:
+        pytest.skip("is not root")
+    monkeypatch.setattr(os, "getuid", lambda: 65534)
+    may = os.access
+    monkeypatch.setattr(os, "access", lambda path, mode: path != cache and may(path, mode))
+    assert build.build_library() == library
+    assert library is not None
+    library.unlink()
+    other = build.build_library()
+    assert other is not None
+    assert other.parent != cache
 
 
 def test_other_flags_make_another_library(cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -2,6 +2,9 @@
 
 The library goes to the user's cache directory. Where that cannot be trusted or written to, it is
 compiled into a directory of the process's own, which is gone when the process ends.
+
+`python -m rillm.models.native.build` does it ahead of time, for an image; it fails where nothing
+can be compiled.
 """
 
 from __future__ import annotations
@@ -13,6 +16,7 @@ import shlex
 import shutil
 import stat
 import subprocess
+import sys
 import tempfile
 import threading
 from pathlib import Path
@@ -48,10 +52,14 @@ def build_library() -> Path | None:
     if not compiler:
         logger.warning("no C compiler (cc) on the path: decoding by torch operators, more slowly")
         return None
-    directory = _cache_directory()
-    library = directory / f"decoder-{_fingerprint(compiler)}.so"
+    name = f"decoder-{_fingerprint(compiler)}.so"
+    directory = _cache_directory() or _own_directory()
+    library = directory / name
     if library.exists():
         return library
+    if not os.access(directory, os.W_OK):
+        directory = _own_directory()
+        library = directory / name
     partial = directory / f"{library.name}.{os.getpid()}.{threading.get_ident()}"
     command = [*compiler, *FLAGS, "-o", str(partial), str(SOURCE), "-lm"]
     try:
@@ -82,17 +90,17 @@ def _fingerprint(compiler: list[str]) -> str:
     return digest.hexdigest()[:16]
 
 
-def _cache_directory() -> Path:
-    """A directory that nobody else can write to: what lies there is run."""
+def _cache_directory() -> Path | None:
+    """A directory that only the user, or root, can write to: what lies there is run."""
     home = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
     directory = Path(home) / "rillm"
     try:
         directory.mkdir(mode=0o700, parents=True, exist_ok=True)
         status = directory.stat()
     except (OSError, RuntimeError):
-        return _own_directory()
-    is_private = status.st_uid == os.getuid() and not status.st_mode & (stat.S_IWGRP | stat.S_IWOTH)
-    return directory if is_private and os.access(directory, os.W_OK) else _own_directory()
+        return None
+    is_shared = status.st_mode & (stat.S_IWGRP | stat.S_IWOTH)
+    return directory if status.st_uid in (0, os.getuid()) and not is_shared else None
 
 
 def _own_directory() -> Path:
@@ -103,3 +111,6 @@ def _own_directory() -> Path:
 
 
 _temporary: tempfile.TemporaryDirectory[str] | None = None
+
+if __name__ == "__main__":
+    sys.exit(build_library() is None)
