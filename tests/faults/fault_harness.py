@@ -24,20 +24,11 @@ from typing import Any
 
 import httpx2
 import psutil
-import torch
+from native_support import has_native_decoder
 
 from rillm.engine_args import EngineArgs
-from rillm.models.config import ModelConfig
-from rillm.models.native.decoder import native_library
 
-IS_EXACT = (
-    native_library(
-        ModelConfig.from_directory(EngineArgs().model_directory()),
-        torch.bfloat16,
-        torch.device("cpu"),
-    )
-    is not None
-)
+IS_EXACT = has_native_decoder(EngineArgs().model_directory())
 """Whether a token comes out the same, to the last bit, whatever else is in its batch."""
 SERVER = [sys.executable, str(Path(__file__).with_name("telling_server.py")), "serve"]
 SETTINGS = {

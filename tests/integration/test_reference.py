@@ -7,11 +7,10 @@ from pathlib import Path
 
 import pytest
 import torch
+from native_support import NEEDS_NATIVE, has_native_decoder
 from tiny_models import FAMILIES, VOCAB_SIZE, make_checkpoint, reference_model
 
 from rillm import LLM, SamplingParams
-from rillm.models.config import ModelConfig
-from rillm.models.native.decoder import native_library
 
 NUM_TOKENS = 24
 
@@ -201,9 +200,8 @@ def test_no_schedule_changes_a_bit_in_the_native_decoder(
     family: str, settings: dict[str, object], checkpoints: dict[str, Path]
 ) -> None:
     path = checkpoints[family]
-    config = ModelConfig.from_directory(path)
-    if native_library(config, torch.bfloat16, torch.device("cpu")) is None:
-        pytest.skip("needs a processor with AVX512-BF16, and a C compiler")
+    if not has_native_decoder(path):
+        pytest.skip(NEEDS_NATIVE)
     inputs = [{"prompt_token_ids": prompt} for prompt in prompts_of(LENGTHS)]
     # Unfiltered and hot: the last bit of a logit decides some of the draws.
     params = [

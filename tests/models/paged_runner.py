@@ -3,15 +3,25 @@
 from __future__ import annotations
 
 import random
+from collections.abc import Callable
 from pathlib import Path
 
 import torch
+from tiny_models import VOCAB_SIZE
 from torch import Tensor
 
 from rillm.models.batch import ForwardBatch
 from rillm.models.config import ModelConfig
 from rillm.models.kv_cache import KVCache
 from rillm.models.loader import load_model
+
+MakeModel = Callable[..., Path]
+"""Of family and overrides: the directory of a checkpoint."""
+
+
+def tokens_of(length: int, seed: int = 0) -> Tensor:
+    """Random token ids."""
+    return torch.randint(VOCAB_SIZE, (length,), generator=torch.Generator().manual_seed(seed))
 
 
 class PagedRunner:

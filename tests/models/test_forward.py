@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -11,32 +10,13 @@ import torch
 from checkpoint_options import OPTIONS
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from paged_runner import PagedRunner
-from tiny_models import FAMILIES, VOCAB_SIZE, make_checkpoint, reference_model
+from paged_runner import MakeModel, PagedRunner, tokens_of
+from tiny_models import FAMILIES, VOCAB_SIZE, reference_model
 from torch import Tensor
 
 TOLERANCE = 1e-4
 LENGTH = 150
 """Longer than a query block of 128, so that prompts are cut inside the model too."""
-
-MakeModel = Callable[..., Path]
-
-
-@pytest.fixture(scope="module")
-def model_of(tmp_path_factory: pytest.TempPathFactory) -> MakeModel:
-    made: dict[str, Path] = {}
-
-    def make(family: str, **overrides: Any) -> Path:
-        key = f"{family} {sorted(overrides.items())}"
-        if key not in made:
-            made[key] = make_checkpoint(family, tmp_path_factory.mktemp(family), **overrides)
-        return made[key]
-
-    return make
-
-
-def tokens_of(length: int, seed: int = 0) -> Tensor:
-    return torch.randint(VOCAB_SIZE, (length,), generator=torch.Generator().manual_seed(seed))
 
 
 def reference_logits(path: Path, tokens: Tensor) -> Tensor:

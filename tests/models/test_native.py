@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -11,39 +11,21 @@ import torch
 from checkpoint_options import OPTIONS
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from paged_runner import PagedRunner
-from tiny_models import FAMILIES, VOCAB_SIZE, make_checkpoint, reference_model
+from native_support import NEEDS_NATIVE, has_native_decoder
+from paged_runner import MakeModel, PagedRunner, tokens_of
+from tiny_models import FAMILIES, VOCAB_SIZE, reference_model
 from torch import Tensor
 
 from rillm.models import loader
-from rillm.models.config import ModelConfig
-from rillm.models.native.decoder import native_library
 
-CPU = torch.device("cpu")
 LENGTH = 150
 """More rows than a product holds sums of at a time, and more positions than two panels."""
-
-MakeModel = Callable[..., Path]
 
 
 @pytest.fixture(scope="module", autouse=True)
 def _needs_library(model_of: MakeModel) -> None:
-    config = ModelConfig.from_directory(model_of("llama"))
-    if native_library(config, torch.bfloat16, CPU) is None:
-        pytest.skip("needs a processor with AVX512-BF16, and a C compiler")
-
-
-@pytest.fixture(scope="module")
-def model_of(tmp_path_factory: pytest.TempPathFactory) -> MakeModel:
-    made: dict[str, Path] = {}
-
-    def make(family: str, **overrides: Any) -> Path:
-        key = f"{family} {sorted(overrides.items())}"
-        if key not in made:
-            made[key] = make_checkpoint(family, tmp_path_factory.mktemp(family), **overrides)
-        return made[key]
-
-    return make
+    if not has_native_decoder(model_of("llama")):
+        pytest.skip(NEEDS_NATIVE)
 
 
 @pytest.fixture
@@ -52,10 +34,6 @@ def two_threads() -> Iterator[None]:
     torch.set_num_threads(2)
     yield
     torch.set_num_threads(before)
-
-
-def tokens_of(length: int, seed: int = 0) -> Tensor:
-    return torch.randint(VOCAB_SIZE, (length,), generator=torch.Generator().manual_seed(seed))
 
 
 def runner(path: Path, **settings: Any) -> PagedRunner:
@@ -202,7 +180,7 @@ def test_what_it_cannot_run_is_run_by_torch(
     model_of: MakeModel, dtype: torch.dtype, overrides: dict[str, Any]
 ) -> None:
     path = model_of("qwen3", **overrides)
-    assert native_library(ModelConfig.from_directory(path), dtype, CPU) is None
+    assert not has_native_decoder(path, dtype)
     tokens = tokens_of(20)
     plain = PagedRunner(path, dtype=dtype, enforce_eager=True).run("a", tokens, [])
     assert torch.equal(PagedRunner(path, dtype=dtype).run("a", tokens, []), plain)

@@ -1,0 +1,18 @@
+"""Whether this machine runs a checkpoint by the decoder in C."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import torch
+
+from rillm.models.config import ModelConfig
+from rillm.models.native.decoder import native_library
+
+NEEDS_NATIVE = "needs a processor with AVX512-BF16, and a C compiler"
+
+
+def has_native_decoder(path: Path, dtype: torch.dtype = torch.bfloat16) -> bool:
+    """Whether the checkpoint in the directory `path` is run so in `dtype`."""
+    config = ModelConfig.from_directory(path)
+    return native_library(config, dtype, torch.device("cpu")) is not None
