@@ -98,5 +98,25 @@ class PagedRunner:
         pieces = [tokens[start:end] for start, end in zip([0, *cuts], ends, strict=True)]
         return torch.cat([self.step({name: piece})[name] for piece in pieces])
 
+    def run_steps(
+        self, tokens: dict[str, Tensor], steps: list[dict[str, int]]
+    ) -> dict[str, Tensor]:
+        """Feed sequences side by side, in steps of so many of their next tokens each.
+
+        Returns:
+            Logits [T, V] of all tokens that were fed, of the sequences that got any.
+        """
+        logits: dict[str, list[Tensor]] = {}
+        for step in steps:
+            starts = {name: self._lengths.get(name, 0) for name in step}
+            work = {
+                name: tokens[name][starts[name] : starts[name] + count]
+                for name, count in step.items()
+            }
+            work = {name: piece for name, piece in work.items() if len(piece)}
+            for name, rows in (self.step(work) if work else {}).items():
+                logits.setdefault(name, []).append(rows)
+        return {name: torch.cat(pieces) for name, pieces in logits.items()}
+
     def _is_decode(self, name: str, tokens: Tensor) -> bool:
         return len(tokens) == 1 and self._lengths.get(name, 0) > 0

@@ -60,19 +60,15 @@ def test_every_option_of_a_checkpoint_equals_transformers(
 @pytest.mark.parametrize("family", FAMILIES)
 def test_decodes_and_prefill_chunks_share_a_batch(model_of: MakeModel, family: str) -> None:
     path = model_of(family)
-    runner = PagedRunner(path)
     tokens = {name: tokens_of(LENGTH, seed) for seed, name in enumerate("abcdef")}
-    lengths = [{"a": 9, "b": 33, "c": 140}, {"a": 1, "b": 1, "c": 1, "d": 150}]
-    lengths += [{"b": 1, "c": 1, "d": 0, "e": 17, "f": 1}, {"a": 1, "c": 1, "e": 30, "f": 1}]
-    logits: dict[str, list[Tensor]] = {name: [] for name in tokens}
-    done = dict.fromkeys(tokens, 0)
-    for step in lengths:
-        work = {n: tokens[n][done[n] : done[n] + count] for n, count in step.items() if count}
-        for name, rows in runner.step(work).items():
-            logits[name].append(rows)
-            done[name] += len(rows)
-    for name, pieces in logits.items():
-        assert_close(torch.cat(pieces), reference_logits(path, tokens[name][: done[name]]))
+    steps = [{"a": 9, "b": 33, "c": 140}, {"a": 1, "b": 1, "c": 1, "d": 150}]
+    steps += [{"b": 1, "c": 1, "d": 0, "e": 17, "f": 1}, {"a": 1, "c": 1, "e": 30, "f": 1}]
+    results = PagedRunner(path).run_steps(tokens, steps)
+    assert {name: len(logits) for name, logits in results.items()} == {
+        name: sum(step.get(name, 0) for step in steps) for name in tokens
+    }
+    for name, logits in results.items():
+        assert_close(logits, reference_logits(path, tokens[name][: len(logits)]))
 
 
 @pytest.mark.parametrize("family", ["qwen3", "mistral"])
@@ -108,21 +104,12 @@ def test_neighbouring_blocks_give_the_same_logits(
 @given(data=st.data())
 def test_any_schedule_gives_the_same_logits(model_of: MakeModel, data: st.DataObject) -> None:
     path = model_of("mistral")
-    runner = PagedRunner(path)
     tokens = {name: tokens_of(40, seed) for seed, name in enumerate("abc")}
-    logits: dict[str, list[Tensor]] = {name: [torch.empty(0, VOCAB_SIZE)] for name in tokens}
-    done = dict.fromkeys(tokens, 0)
     counts = st.fixed_dictionaries({name: st.sampled_from([0, 1, 1, 2, 9]) for name in tokens})
-    for step in data.draw(st.lists(counts.filter(lambda step: any(step.values())), max_size=8)):
-        work = {n: tokens[n][done[n] : done[n] + count] for n, count in step.items() if count}
-        work = {name: piece for name, piece in work.items() if len(piece)}
-        for name, rows in (runner.step(work) if work else {}).items():
-            logits[name].append(rows)
-            done[name] += len(rows)
-    for name, pieces in logits.items():
-        if done[name]:
-            whole = PagedRunner(path).step({name: tokens[name][: done[name]]})[name]
-            assert_close(torch.cat(pieces), whole)
+    steps = data.draw(st.lists(counts.filter(lambda step: any(step.values())), max_size=8))
+    for name, logits in PagedRunner(path).run_steps(tokens, steps).items():
+        whole = PagedRunner(path).step({name: tokens[name][: len(logits)]})[name]
+        assert_close(logits, whole)
 
 
 @pytest.mark.parametrize("family", FAMILIES)

@@ -10,6 +10,7 @@ from rillm.models.batch import ForwardBatch
 from rillm.models.kv_cache import KVCache
 
 _FEW_ROWS = 32
+"""Up to which the reading of the weights takes as long as the products, or longer."""
 
 
 class Decoder(Protocol):

@@ -35,8 +35,8 @@ _INSTRUCTIONS = ("avx512_f", "avx512_bw", "avx512_vl", "avx512_dq", "avx512_bf16
 class NativeDecoder:
     """Layers in bfloat16 with sums in float32, all of a step in one call.
 
-    A token's result depends on its sequence alone, to the last bit: neither on what else is in the
-    batch nor on how its prompt was cut into steps.
+    A token's result depends on its sequence alone, to the last bit: not on what else is in the
+    batch, nor on how its prompt was cut into steps.
     """
 
     def __init__(
@@ -51,7 +51,7 @@ class NativeDecoder:
 
         Args:
             library: the compiled code.
-            config: facts of the model, which `can_run` has agreed to.
+            config: facts of the model, for which `native_library` gave it.
             embedding: [V, hidden] bfloat16.
             norm: [hidden], of the final norm.
             head: [V, hidden] bfloat16; may be the embedding.
