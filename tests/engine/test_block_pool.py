@@ -97,9 +97,7 @@ class PoolAgainstNaiveModel(RuleBasedStateMachine):
 
 
 TestPoolAgainstNaiveModel = PoolAgainstNaiveModel.TestCase
-TestPoolAgainstNaiveModel.settings = settings(
-    max_examples=60, stateful_step_count=40, deadline=None
-)
+TestPoolAgainstNaiveModel.settings = settings(max_examples=60, stateful_step_count=40)
 
 
 def test_an_allocation_that_does_not_fit_takes_nothing() -> None:

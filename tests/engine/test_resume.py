@@ -44,7 +44,7 @@ def new_engine(rng: random.Random) -> ScriptedEngine:
     )
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 @given(st.randoms(use_true_random=False))
 def test_deaths_and_failed_steps_change_no_token(rng: random.Random) -> None:
     requests = [

@@ -155,7 +155,7 @@ def random_logits(
     return torch.randn(num_rows, vocab_size, generator=generator) * scale
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 @given(st.lists(sequences(), min_size=1, max_size=6), st.integers(0, 2**31))
 def test_each_row_of_any_mix_of_options_gets_the_token_of_the_definition(
     mix: list[Sequence], seed: int
@@ -169,7 +169,7 @@ def test_each_row_of_any_mix_of_options_gets_the_token_of_the_definition(
     assert tokens == alone
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(st.lists(sequences(), min_size=2, max_size=4), st.data())
 def test_counts_stay_right_while_rows_come_and_go(mix: list[Sequence], data: st.DataObject) -> None:
     sampler = Sampler(VOCAB_SIZE, CPU)

@@ -152,7 +152,7 @@ class Driver:
                 assert sequence.num_output_tokens == 0 or sequence.num_preemptions > 0
 
 
-@settings(max_examples=250, deadline=None)
+@settings(max_examples=250)
 @given(plans())
 def test_every_request_gets_the_tokens_it_would_get_alone(plan: Plan) -> None:
     driver = Driver(plan)

@@ -6,7 +6,7 @@ import socket
 from collections.abc import Iterator
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from rillm.engine.config import EngineConfig, EngineInfo
@@ -150,7 +150,6 @@ def wire_bytes(messages: list[FromCore]) -> bytes:
         return other.recv(1 << 20)
 
 
-@settings(deadline=None)
 @given(st.lists(st.sampled_from(FROM_CORE), max_size=6), st.data())
 def test_any_cut_of_the_bytes_gives_the_same_messages(
     messages: list[FromCore], data: st.DataObject

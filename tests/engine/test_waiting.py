@@ -67,7 +67,7 @@ class Shop:
         self.engine.scheduler.check()
 
 
-@settings(deadline=None, max_examples=30)
+@settings(max_examples=30)
 @given(
     sizes_of=st.fixed_dictionaries(
         {"greedy": st.lists(sizes, min_size=1), "modest": st.lists(sizes, min_size=1)}
@@ -105,7 +105,7 @@ def test_clients_that_always_wait_are_served_alike(
             assert abs(since["greedy"] - since["modest"]) <= BOUND
 
 
-@settings(deadline=None, max_examples=30)
+@settings(max_examples=30)
 @given(
     arrivals=st.lists(st.tuples(st.integers(0, 60), st.sampled_from("abcd"), sizes), min_size=1),
     num_blocks=st.sampled_from([8, 12, 100]),

@@ -24,12 +24,12 @@ from typing import Any
 
 import httpx2
 import psutil
-from native_support import has_native_decoder
+from native_support import is_exact
+from suspended_cores import cores
 
 from rillm.engine_args import EngineArgs
 
-IS_EXACT = has_native_decoder(EngineArgs().model_directory())
-"""Whether a token comes out the same, to the last bit, whatever else is in its batch."""
+IS_EXACT = is_exact(EngineArgs().model_directory())
 SERVER = [sys.executable, str(Path(__file__).with_name("telling_server.py")), "serve"]
 SETTINGS = {
     "port": "0",
@@ -120,8 +120,8 @@ class Server:
 
     def core(self) -> psutil.Process | None:
         """The engine core of the moment."""
-        children = psutil.Process(self.process.pid).children()
-        return children[0] if children else None
+        found = cores(self.process.pid)
+        return found[0] if found else None
 
     def log(self) -> str:
         """Everything written so far."""

@@ -71,10 +71,12 @@ async def test_server_whose_engine_stays_dead_says_so_and_exits() -> None:
         core = server.core()
         assert core is not None
         path, body = request_of(0)
+        # Long, so that it is there yet when its first event has been read.
+        body |= {"max_tokens": 1500, "n": 8}
         events = []
         async with (
             httpx2.AsyncClient(base_url=server.url, timeout=60) as client,
-            client.stream("POST", path, json=body | {"max_tokens": 1500}) as response,
+            client.stream("POST", path, json=body) as response,
         ):
             async for line in response.aiter_lines():
                 if line.startswith("data: "):

@@ -43,7 +43,7 @@ def written(value: Any) -> str:
             return json.dumps(value)
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300)
 @given(arguments=st.dictionaries(STRINGS, VALUES, max_size=4), points=POINTS)
 def test_arguments_survive(arguments: dict[str, Any], points: list[int]) -> None:
     text = f"<|tool_call>call:tide{written(arguments)}<tool_call|>"

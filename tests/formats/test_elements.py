@@ -62,7 +62,7 @@ def element(key: str, value: Any) -> str:
     return f"{TAG}<{key}>{written(value)}{TAG}</{key}>"
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300)
 @given(typed=TYPED, points=POINTS)
 def test_arguments_survive(typed: tuple[dict[str, Any], dict[str, Any]], points: list[int]) -> None:
     schema, arguments = typed

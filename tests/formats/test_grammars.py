@@ -55,7 +55,6 @@ HARMLESS = {"citation", "inline"}
 def examples(number: int) -> settings:
     return settings(
         max_examples=number,
-        deadline=None,
         database=None,
         derandomize="RILLM_GRAMMAR_EXAMPLES" not in os.environ,
         suppress_health_check=list(HealthCheck),

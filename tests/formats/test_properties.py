@@ -65,7 +65,6 @@ SEEDS = st.integers(0, 2**16)
 def examples(number: int) -> settings:
     return settings(
         max_examples=number,
-        deadline=None,
         database=None,
         suppress_health_check=list(HealthCheck),
         phases=(Phase.generate, Phase.shrink),

@@ -46,7 +46,7 @@ def as_json(value: Any) -> Any:
 
 
 @pytest.mark.parametrize("name", FRAMES)
-@settings(max_examples=250, deadline=None)
+@settings(max_examples=250)
 @given(arguments=st.dictionaries(KEYS, VALUES, max_size=4), points=POINTS)
 @example(arguments={"a": "it's", "b": 'say "x"', "c": "'\""}, points=[])
 @example(arguments={"a": (1,), "b": ((),), "c": [{}], "d": {"": ()}}, points=[8, 9, 10])
@@ -60,7 +60,7 @@ def test_arguments_survive(name: str, arguments: dict[str, Any], points: list[in
     assert json.loads(answer.calls[0].arguments) == as_json(arguments)
 
 
-@settings(max_examples=250, deadline=None)
+@settings(max_examples=250)
 @given(
     parts=st.lists(st.text(alphabet="ab'\"{}\n é", max_size=4) | ESCAPED, max_size=6),
     mark=st.sampled_from(["'", '"', "'''", '"""']),

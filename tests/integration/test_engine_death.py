@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import asyncio
-import os
+import contextlib
 import random
 import re
-import signal
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -14,6 +13,7 @@ from typing import Any
 import poisoned_core
 import psutil
 import pytest
+from suspended_cores import core_of, cores
 from tiny_models import make_checkpoint, make_tokenizer
 
 import rillm.engine.running_core
@@ -27,11 +27,14 @@ pytestmark = pytest.mark.timeout(300)
 
 LONG = 150
 """Tokens of a stream that is there when something happens."""
+ENDLESS = 2000
+"""Tokens of one that must still be there when a reader that was late has done something."""
 
 
 @pytest.fixture(scope="module")
 def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return make_tokenizer(make_checkpoint("qwen3", tmp_path_factory.mktemp("qwen3")))
+    path = tmp_path_factory.mktemp("qwen3")
+    return make_tokenizer(make_checkpoint("qwen3", path, max_position_embeddings=4096))
 
 
 @pytest.fixture
@@ -46,24 +49,12 @@ def start(checkpoint: Path) -> Iterator[Callable[..., AsyncLLM]]:
     yield start
     for llm in started:
         llm.shutdown()
-    assert cores() == []
+    assert cores() + cores(module="poisoned_core") == []
 
 
 @pytest.fixture
 def poisoned(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(rillm.engine.running_core, "CORE_MODULE", "poisoned_core")
-
-
-def cores() -> list[psutil.Process]:
-    """The living engine cores of this process."""
-    found = []
-    for child in psutil.Process().children():
-        try:
-            if {CORE_MODULE, "poisoned_core"}.intersection(child.cmdline()):
-                found.append(child)
-        except (psutil.NoSuchProcess, psutil.ZombieProcess):
-            continue
-    return found
 
 
 def sampling(**options: Any) -> SamplingParams:
@@ -151,16 +142,15 @@ async def test_streams_of_all_kinds_go_on_where_they_stopped(
     undisturbed = [read(llm, prompt, params, name) for name, (prompt, params) in REQUESTS.items()]
     expected = dict(zip(REQUESTS, await asyncio.gather(*undisturbed), strict=True))
     num_tokens = 0
-    deaths = iter([3, 500, 1100])
-    next_death = next(deaths)
+    deaths = [3, 500, 1100, 10**9]
 
     def kill_sometimes(output: RequestOutput) -> None:
-        nonlocal num_tokens, next_death
+        nonlocal num_tokens
         num_tokens += sum(len(choice.token_ids) for choice in output.outputs)
-        if num_tokens >= next_death:
-            next_death = next(deaths, 10**9)
-            for core in cores():
-                core.kill()
+        # What a dead core has said still arrives, until its end is noticed.
+        if num_tokens >= deaths[llm.num_restarts] and not llm.is_restarting:
+            with contextlib.suppress(psutil.NoSuchProcess):
+                core_of(llm).kill()
 
     results = await asyncio.gather(
         *(
@@ -191,19 +181,21 @@ async def test_streams_of_all_kinds_go_on_where_they_stopped(
 
 
 async def test_core_that_stops_is_replaced(start: Callable[..., AsyncLLM]) -> None:
-    llm = start(hang_timeout=1.0)
+    llm = start(hang_timeout=3.0)
     expected = told(await read(llm, tokens(1, 2), sampling(), "before"))
+    longer = told(await read(llm, tokens(1, 2), sampling(max_tokens=ENDLESS), "longer"))
 
     def stop_once(_: RequestOutput) -> None:
         if llm.num_restarts == 1:
-            for core in cores():
-                core.send_signal(signal.SIGSTOP)
+            core.suspend()
 
-    cores()[0].send_signal(signal.SIGSTOP)
+    core_of(llm).suspend()
     from_idle = await read(llm, tokens(1, 2), sampling(), "from idle")
-    from_running = await read(llm, tokens(1, 2), sampling(), "from running", stop_once)
+    core = core_of(llm)
+    params = sampling(max_tokens=ENDLESS)
+    from_running = await read(llm, tokens(1, 2), params, "from running", stop_once)
 
-    assert (told(from_idle), told(from_running)) == (expected, expected)
+    assert (told(from_idle), told(from_running)) == (expected, longer)
     assert llm.num_restarts == 2
 
 
@@ -212,11 +204,12 @@ async def test_requests_made_and_left_while_there_is_no_core(
 ) -> None:
     llm = start()
     expected = told(await read(llm, tokens(1, 2), sampling(), "before"))
-    leaving = asyncio.create_task(read(llm, tokens(3), sampling(max_tokens=400), "leaving"))
-    aborted = asyncio.create_task(read(llm, tokens(4), sampling(max_tokens=400), "aborted"))
+    endless = sampling(max_tokens=ENDLESS)
+    leaving = asyncio.create_task(read(llm, tokens(3), endless, "leaving"))
+    aborted = asyncio.create_task(read(llm, tokens(4), endless, "aborted"))
     while llm.engine_stats.num_running < 2:  # noqa: ASYNC110 - no event of ours to wait for
         await asyncio.sleep(0)
-    cores()[0].kill()
+    core_of(llm).kill()
     while not llm.is_restarting:  # noqa: ASYNC110
         await asyncio.sleep(0)
     leaving.cancel()
@@ -233,10 +226,10 @@ async def test_core_that_cannot_come_back_ends_its_streams(
     start: Callable[..., AsyncLLM], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     llm = start(max_restarts=1)
-    stream = llm.generate(tokens(1), sampling(), "doomed")
+    stream = llm.generate(tokens(1), sampling(max_tokens=ENDLESS), "doomed")
     await anext(stream)
+    core_of(llm).kill()
     monkeypatch.setattr(rillm.engine.running_core, "CORE_MODULE", "no_such_module")
-    cores()[0].kill()
 
     with pytest.raises(EngineDeadError, match="in a row"):
         async for _ in stream:
@@ -299,7 +292,7 @@ async def test_request_that_stops_the_core_twice_ends_alone(start: Callable[...,
 def test_engine_goes_on_in_another_event_loop(start: Callable[..., AsyncLLM]) -> None:
     llm = start()
     first = asyncio.run(read(llm, tokens(1), sampling(), "first"))
-    os.kill(cores()[0].pid, signal.SIGKILL)
+    core_of(llm).kill()
     second = asyncio.run(read(llm, tokens(1), sampling(), "second"))
 
     assert told(first) == told(second)

@@ -39,7 +39,8 @@ def test_async_streaming_answers_three_prompts_with_the_bundled_model() -> None:
 
 
 def test_async_streaming_ends_cleanly_on_ctrl_c(tmp_path: Path) -> None:
-    checkpoint = make_tokenizer(make_checkpoint("llama", tmp_path))
+    # Deep, so that it still answers when this process comes to interrupt it.
+    checkpoint = make_tokenizer(make_checkpoint("llama", tmp_path, num_hidden_layers=48))
     with start(str(checkpoint)) as process:
         assert process.stdout is not None
         assert process.stderr is not None

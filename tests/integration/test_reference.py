@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from native_support import NEEDS_NATIVE, has_native_decoder
+from native_support import NEEDS_NATIVE, is_exact
 from tiny_models import FAMILIES, VOCAB_SIZE, make_checkpoint, reference_model
 
 from rillm import LLM, SamplingParams
@@ -200,8 +200,8 @@ def test_no_schedule_changes_a_bit_in_the_native_decoder(
     family: str, settings: dict[str, object], checkpoints: dict[str, Path]
 ) -> None:
     path = checkpoints[family]
-    if not has_native_decoder(path):
-        pytest.skip(NEEDS_NATIVE)
+    if not is_exact(path):
+        pytest.skip(f"{NEEDS_NATIVE}, and no AMX")
     inputs = [{"prompt_token_ids": prompt} for prompt in prompts_of(LENGTHS)]
     # Unfiltered and hot: the last bit of a logit decides some of the draws.
     params = [

@@ -90,7 +90,7 @@ async def replies_of(
 
 
 @pytest.mark.parametrize("name", ANSWERS)
-@settings(max_examples=12, deadline=None)
+@settings(max_examples=12)
 @given(sizes=st.lists(st.integers(1, 9), max_size=4))
 async def test_an_answer_is_the_same_however_it_is_cut(name: str, sizes: list[int]) -> None:
     said, has_tools, thinks, content, reasoning, calls = ANSWERS[name]

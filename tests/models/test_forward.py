@@ -100,7 +100,7 @@ def test_neighbouring_blocks_give_the_same_logits(
     assert_close(logits, reference_logits(path, tokens))
 
 
-@settings(max_examples=25, deadline=None, suppress_health_check=list(HealthCheck))
+@settings(max_examples=25, suppress_health_check=list(HealthCheck))
 @given(data=st.data())
 def test_any_schedule_gives_the_same_logits(model_of: MakeModel, data: st.DataObject) -> None:
     path = model_of("mistral")

@@ -28,6 +28,12 @@ def _needs_library(model_of: MakeModel) -> None:
         pytest.skip(NEEDS_NATIVE)
 
 
+@pytest.fixture(autouse=True)
+def _without_matrix_units(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Beside which it would run small batches only."""
+    monkeypatch.setattr(loader, "has_matrix_units", lambda: False)
+
+
 @pytest.fixture
 def two_threads() -> Iterator[None]:
     before = torch.get_num_threads()
@@ -116,7 +122,7 @@ def test_bits_do_not_depend_on_the_batch(model_of: MakeModel, num_sequences: int
         assert torch.equal(decoded[name][0], runner(path).run("a", prompt, [])[-1])
 
 
-@settings(max_examples=25, deadline=None, suppress_health_check=list(HealthCheck))
+@settings(max_examples=25, suppress_health_check=list(HealthCheck))
 @given(data=st.data())
 def test_any_schedule_gives_the_same_bits(model_of: MakeModel, data: st.DataObject) -> None:
     path = model_of("mistral")
@@ -137,7 +143,7 @@ def test_a_prompt_by_torch_goes_on_in_c(
     tokens = tokens_of(LENGTH)
     exact = reference_logits(path, tokens, "float32")
     theirs = error(reference_logits(path, tokens, "bfloat16"), exact)
-    monkeypatch.setattr(loader, "_cpu_has_matrix_units", lambda: True)
+    monkeypatch.setattr(loader, "has_matrix_units", lambda: True)
     ours = runner(path)
     cuts = [60, *range(61, 100)]
 

@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 
 import pytest
 import uvicorn
-from playwright.sync_api import Browser, Page, Request, sync_playwright
+from playwright.sync_api import Browser, Page, Request, expect, sync_playwright
 from scripted_engine import BUNDLED_TOKENIZER, ScriptedEngine, SpeakingEngine, new_app
 
 from rillm.engine_args import EngineArgs
@@ -35,6 +35,9 @@ SWITCHES = [
     "--disable-component-update",
     "--disable-sync",
 ]
+_ENOUGH_MS = 20_000
+"""Until what has to show counts as never showing."""
+expect.set_options(timeout=_ENOUGH_MS)
 FORMATS = choose_formats(EngineArgs().model_directory(), BUNDLED_TOKENIZER, "bundled")
 
 
@@ -70,7 +73,7 @@ class Visit:
     urls: list[str] = field(default_factory=list)
 
     def __post_init__(self) -> None:
-        self.page.set_default_timeout(20_000)
+        self.page.set_default_timeout(_ENOUGH_MS)
         self.page.on("pageerror", lambda error: self.complaints.append(str(error)))
         self.page.on(
             "console",

@@ -52,7 +52,8 @@ async def test_a_stream_ends_with_its_usage(
     told = []
 
     async def end() -> None:
-        told.append(await client.request(method, path))
+        with server.suspended():
+            told.append(await client.request(method, path))
 
     body = LONG | {"n": 2}
     async with client.stream("POST", "/v1/chat/completions", json=body, headers=NAMED) as response:
@@ -72,14 +73,15 @@ async def test_a_stream_ends_with_its_usage(
 
 async def test_a_whole_answer_ends_too(client: httpx2.AsyncClient, server: RunningServer) -> None:
     body = LONG | {"stream": False, "stream_options": None}
-    asked = asyncio.create_task(client.post("/v1/chat/completions", json=body, headers=NAMED))
-    while True:
-        ended = await client.post("/v1/requests/to-be-ended/cancel")
-        if ended.status_code == 200:
-            break
-        assert ended.json()["error"]["type"] == "NotFoundError"
+    with server.suspended():
+        asked = asyncio.create_task(client.post("/v1/chat/completions", json=body, headers=NAMED))
+        while True:
+            ended = await client.post("/v1/requests/to-be-ended/cancel")
+            if ended.status_code == 200:
+                break
+            assert ended.json()["error"]["type"] == "NotFoundError"
 
-    answer = (await asked).json()
+        answer = (await asked).json()
     assert answer["choices"][0]["finish_reason"] == "abort"
     assert answer["usage"]["completion_tokens"] < 1500
     await all_blocks_are_free(server)
@@ -96,7 +98,8 @@ async def test_a_stream_without_reader_can_be_ended_and_forgotten(
             if line.startswith("data: "):
                 break
 
-    assert (await client.post("/v1/requests/to-be-ended/cancel")).status_code == 200
+    with server.suspended():
+        assert (await client.post("/v1/requests/to-be-ended/cancel")).status_code == 200
     rest = (await client.get("/v1/streams/to-be-ended")).text
     assert '"finish_reason":"abort"' in rest
     assert rest.endswith("data: [DONE]\n\n")

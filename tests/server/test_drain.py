@@ -16,6 +16,7 @@ import httpx2
 import pytest
 from faces import BODIES, CHAT, COMPLETIONS, GENERATE, MESSAGES, RESPONSES
 from scripted_engine import ScriptedEngine, call_app, delta, new_app
+from suspended_cores import cores, suspended
 
 
 @pytest.mark.parametrize("is_stream", [False, True])
@@ -125,11 +126,13 @@ async def test_running_streams_end_while_probes_are_told() -> None:
             for each in begun:
                 await each.wait()
 
-            process.send_signal(signal.SIGTERM)
-            health = await client.get("/health")
-            while health.status_code == 200:
+            (core,) = cores(process.pid)
+            with suspended(core):
+                process.send_signal(signal.SIGTERM)
                 health = await client.get("/health")
-            refused = await client.post(CHAT, json=BODIES[CHAT])
+                while health.status_code == 200:
+                    health = await client.get("/health")
+                refused = await client.post(CHAT, json=BODIES[CHAT])
             texts = await asyncio.gather(*reading)
         _, log = await asyncio.to_thread(process.communicate, timeout=60)
 
@@ -159,9 +162,11 @@ async def test_streams_that_outlive_the_timeout_or_meet_a_second_signal_end_with
             for each in begun.values():
                 await each.wait()
 
-            for signum in signals:
-                process.send_signal(signum)
-            texts = dict(zip(BODIES, await asyncio.gather(*reading), strict=True))
+            (core,) = cores(process.pid)
+            with suspended(core):
+                for signum in signals:
+                    process.send_signal(signum)
+                texts = dict(zip(BODIES, await asyncio.gather(*reading), strict=True))
         _, log = await asyncio.to_thread(process.communicate, timeout=60)
 
     assert process.returncode == 0

@@ -86,7 +86,7 @@ SEGMENTS = st.lists(
 )
 
 
-@settings(deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(
     reasoning=st.sampled_from(["", "<think>\nhm, so\n</think>\n\n", "<think>\nonly begun"]),
     segments=SEGMENTS,

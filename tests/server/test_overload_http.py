@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 from faces import BODIES, served
 from scripted_engine import ScriptedEngine, call_app, delta, new_app
+from suspended_cores import core_of, suspended
 
 from rillm.admission import CLIENT
 from rillm.server.options import HttpOptions
@@ -61,25 +62,26 @@ async def test_without_keys_all_requests_are_one_clients() -> None:
 
 
 async def test_what_finds_no_room_is_refused_in_the_words_of_its_api() -> None:
-    async with served(max_num_seqs=1, max_waiting_requests=0) as (app, _):
+    async with served(max_num_seqs=1, max_waiting_requests=0) as (app, llm):
         begun, gone = asyncio.Event(), asyncio.Event()
         body = {"prompt": "a", "stream": True, "ignore_eos": True, "max_tokens": 2000}
         busy = asyncio.create_task(
             call_app(app, "/v1/completions", body, disconnect=gone, on_write=lambda _: begun.set())
         )
         await begun.wait()
-        for path, plain in BODIES.items():
-            for is_stream in (False, True):
-                answer = await call_app(app, path, plain | {"stream": is_stream})
-                error = answer.json()["error"]
-                if path == "/v1/messages":
-                    assert (answer.status, error["type"]) == (529, "overloaded_error")
-                else:
-                    assert (answer.status, error["type"]) == (503, "ServiceUnavailableError")
-                assert answer.headers["retry-after"] == "1"
-        metrics = (await call_app(app, "/metrics", b"", method="GET")).body.decode()
-        gone.set()
-        await busy
+        with suspended(core_of(llm)):
+            for path, plain in BODIES.items():
+                for is_stream in (False, True):
+                    answer = await call_app(app, path, plain | {"stream": is_stream})
+                    error = answer.json()["error"]
+                    if path == "/v1/messages":
+                        assert (answer.status, error["type"]) == (529, "overloaded_error")
+                    else:
+                        assert (answer.status, error["type"]) == (503, "ServiceUnavailableError")
+                    assert answer.headers["retry-after"] == "1"
+            metrics = (await call_app(app, "/metrics", b"", method="GET")).body.decode()
+            gone.set()
+            await busy
         answer = await call_app(app, "/v1/completions", {"prompt": "a", "max_tokens": 1})
 
     assert answer.status == 200

@@ -98,7 +98,7 @@ def test_markdown_is_the_same_character_by_character(page: Page, text: str) -> N
     assert page.evaluate(RENDER, list(text)) == CASES[text]
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 @given(pieces=PIECES)
 def test_markdown_is_the_same_however_it_is_cut(page: Page, pieces: list[str]) -> None:
     text = "".join(pieces)
@@ -148,7 +148,7 @@ JSON_VALUES = st.recursive(
 )
 
 
-@settings(max_examples=80, deadline=None)
+@settings(max_examples=80)
 @given(value=JSON_VALUES, spaced=st.booleans())
 def test_json_is_laid_out_as_it_comes(page: Page, value: Any, spaced: bool) -> None:
     separators = (", ", ": ") if spaced else (",", ":")

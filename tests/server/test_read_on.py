@@ -119,14 +119,14 @@ async def test_a_stream_that_is_left_too_long_is_aborted() -> None:
 
 async def test_a_reader_that_comes_back_stops_the_clock() -> None:
     engine = ScriptedEngine(*SCRIPT, holds=True)
-    app = new_app(engine, HttpOptions(resume_seconds=0.1))
+    app = new_app(engine, HttpOptions(resume_seconds=0.5))
     left = asyncio.Event()
     await read_a_part(app, CONTINUE, NAMED)
 
     reading = asyncio.create_task(
         call_app(app, "/v1/streams/mine", b"", method="GET", disconnect=left)
     )
-    await asyncio.sleep(0.3)
+    await asyncio.sleep(0.8)
     assert engine.num_live == 1
     left.set()
     await reading

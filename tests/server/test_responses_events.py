@@ -6,7 +6,7 @@ import json
 from typing import Any
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from response_events import PATH, comparable, fold, parse
 from scripted_engine import (
@@ -197,7 +197,6 @@ async def test_logprobs_are_those_of_the_text_and_no_others() -> None:
     assert fold(plain)["output"][0]["content"][0]["logprobs"] == []
 
 
-@settings(deadline=None)
 @given(st.data())
 async def test_any_cut_gives_the_same_response(data: Any) -> None:
     """The same text in any pieces: the order holds, and what comes of it is the same."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from rillm.errors import InvalidRequestError, ItemNotFoundError
@@ -215,7 +215,6 @@ def test_ids_that_were_sent_stay() -> None:
     assert read([{**called("a"), "id": "fc_mine"}])[0]["id"] == "fc_mine"
 
 
-@settings(deadline=None)
 @given(st.text())
 def test_only_ids_made_here_name_a_response(text: str) -> None:
     assert response_of(text) is None
@@ -223,7 +222,6 @@ def test_only_ids_made_here_name_a_response(text: str) -> None:
     assert response_of(item_id(RESPONSE, "shell_call", "i0")) == RESPONSE
 
 
-@settings(deadline=None)
 @given(
     st.lists(
         st.sampled_from(

@@ -103,7 +103,7 @@ async def test_what_is_too_old_is_gone(new_store: NewStore) -> None:
     assert await kept(store, "ab") == "b"
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 @given(st.lists(st.tuples(st.sampled_from("abcdef"), st.integers(0, 30)), max_size=30))
 def test_both_keep_the_same_and_never_more_than_they_may(puts: list[tuple[str, int]]) -> None:
     bounds = StoreBounds(4, 60, 8)

@@ -137,7 +137,7 @@ async def test_a_body_has_to_come_in_time(monkeypatch: pytest.MonkeyPatch) -> No
 
 
 async def test_a_head_has_to_come_in_time(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(http_connection, "HEAD_SECONDS", 0.1)
+    monkeypatch.setattr(http_connection, "HEAD_SECONDS", 0.5)
     async with served() as address:
         for sent in (b"", b"GET /health HTTP/1.1\r\nHost: a\r\n"):
             reader, writer = await asyncio.open_connection(*address)

@@ -11,7 +11,7 @@ SCRIPT = Path(__file__).parents[2] / "benchmarks" / "serving.py"
 
 
 def test_it_runs() -> None:
-    options = ["--streams", "2", "--seconds", "0.5", "--prompt", "500"]
+    options = ["--streams", "2", "--seconds", "2", "--prompt", "500"]
     result = subprocess.run(
         [sys.executable, str(SCRIPT), *options], capture_output=True, text=True, check=False
     )

@@ -102,7 +102,7 @@ def first_match(text: str, stop: list[str]) -> tuple[int, str] | None:
     return None
 
 
-@settings(max_examples=120, deadline=None)
+@settings(max_examples=120)
 @given(
     choices=texts_of_choices(),
     params=st.fixed_dictionaries(

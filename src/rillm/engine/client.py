@@ -293,6 +293,7 @@ class EngineClient:
             max_num_batched_tokens=info.max_num_batched_tokens,
             num_blocks=info.num_blocks,
         )
+        self._say_all_wait()
         self._watchdog.reset()
         self._send(Commands(replays=self._journal.replays()))
         if self._ready is not None and not self._ready.done():
@@ -337,9 +338,14 @@ class EngineClient:
         if self._in_process or self._info is None:
             self._fail(EngineDeadError(f"the engine core {death.how}"))
             return
+        self._say_all_wait()
+        self._restart_after(death.how)
+
+    def _say_all_wait(self) -> None:
+        """Set the counters of a core that has made no step."""
+        assert self._info is not None
         num_open = self._journal.num_open
         self.stats = StepStats(num_waiting=num_open, num_free_blocks=self._info.num_blocks)
-        self._restart_after(death.how)
 
     def _restart_after(self, how: str) -> None:
         delay_s = self._restarts.next_delay()

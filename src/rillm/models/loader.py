@@ -55,7 +55,7 @@ def load_model(
         decoders: list[NativeDecoder | TorchDecoder] = []
         if library is not None:
             decoders.append(NativeDecoder(library, config, embedding, norm, head))
-        if library is None or _cpu_has_matrix_units():
+        if library is None or has_matrix_units():
             decoders.append(TorchDecoder(config, embedding, norm, head))
         for index in tqdm(
             range(config.num_layers),
@@ -93,6 +93,6 @@ def _cpu_multiplies_bfloat16() -> bool:
     return any(capabilities.get(name, False) for name in ("avx512_bf16", "amx_bf16", "sve_bf16"))
 
 
-def _cpu_has_matrix_units() -> bool:
+def has_matrix_units() -> bool:
     """Whether oneDNN multiplies many rows several times faster than vectors could."""
     return bool(torch.cpu.get_capabilities().get("amx_bf16", False))

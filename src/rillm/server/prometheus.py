@@ -134,12 +134,10 @@ class _ServerCollector(Collector):
         if stats is None or not isinstance(info, EngineInfo):
             return
         share = 1 - stats.num_free_blocks / max(info.num_blocks, 1)
-        # Before the first step nothing has been counted, and everything is free.
-        is_idle = is_dead or not (running or waiting)
         yield self._gauge(
             prefix + "kv_cache_usage_perc",
             "Share of the KV cache that sequences hold, 0 to 1.",
-            0.0 if is_idle else share,
+            0.0 if is_dead else share,
         )
         facts = {
             "block_size": str(info.block_size),

@@ -110,7 +110,7 @@ class Tally:
         spread = stats.last_token_ts - stats.first_token_ts if stats is not None else 0.0
         first_token = time_now - spread - self._started
         self._metrics.first_token.observe(first_token)
-        if spread > 0 and longest > 1:
+        if stats is not None and longest > 1:
             self._metrics.inter_token.observe(spread / (longest - 1), longest - 1)
         self._metrics.prompt_tokens += len(output.prompt_token_ids)
         if self._record is not None and self._record.first_token is None:
