@@ -145,6 +145,16 @@ async def test_a_file_outlives_its_store_and_keeps_nothing_deleted(tmp_path: Pat
     connection.close()
 
 
+def test_a_store_may_be_given_up_last_by_its_own_thread(tmp_path: Path) -> None:
+    held = [SqliteStore(tmp_path / "r.db", StoreBounds(1, 1, 1))]
+    connection = held[0]._connection
+
+    held[0]._thread.submit(held.clear).result()
+
+    with pytest.raises(sqlite3.ProgrammingError, match="closed"):
+        connection.execute("SELECT 1")
+
+
 def test_a_file_that_cannot_be_used_is_a_setting_that_is_wrong(tmp_path: Path) -> None:
     bounds = StoreBounds(1, 1, 1)
     text = tmp_path / "text"

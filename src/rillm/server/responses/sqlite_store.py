@@ -78,9 +78,11 @@ class SqliteStore:
         self._connection.close()
 
     def __del__(self) -> None:
-        # One that could not be opened has nothing to close.
+        # One that could not be opened has nothing to close. Whatever was asked for holds the store,
+        # so all has been written, and it may be the store's own thread that gives it up last.
         if hasattr(self, "_thread"):
-            self.close()
+            self._thread.shutdown(wait=False)
+            self._connection.close()
 
     async def _run(self, work: Callable[[], T]) -> T:
         return await asyncio.get_running_loop().run_in_executor(self._thread, work)
