@@ -154,7 +154,7 @@ async def test_faults_are_counted_at_their_gate(name: str) -> None:
 async def test_silence_longer_than_the_timeout_is_a_stall() -> None:
     script = Script([*text("Hello"), STALL])
 
-    results = await bench(script, timeout=0.2, runs=2)
+    results = await bench(script, timeout=0.2, runs=2, model="scripted")
 
     assert gates(results) == {"stall": 2}
     assert results.rows[0].summary().num_failed == 2

@@ -260,12 +260,12 @@ async def test_shutdown_is_idempotent_and_leaves_no_process(checkpoint: Path) ->
     before = set(psutil.Process().children())
     llm = start(checkpoint)
     await collect(llm, sampling())
-    assert set(psutil.Process().children()) != before
+    assert not set(psutil.Process().children()) <= before
 
     llm.shutdown()
     llm.shutdown()
 
-    assert set(psutil.Process().children()) == before
+    assert set(psutil.Process().children()) <= before
 
 
 CHILD = """
