@@ -22,9 +22,11 @@ from starlette.types import ASGIApp
 from rillm.engine.config import EngineInfo
 from rillm.engine.messages import StepStats
 from rillm.errors import CapacityError, EngineGenerateError
-from rillm.outputs import RequestStateStats
+from rillm.outputs import RequestOutput, RequestStateStats
+from rillm.sampling_params import SamplingParams
 from rillm.server.metrics import Histogram, ServerMetrics
 from rillm.server.options import HttpOptions
+from rillm.server.tally import Tally
 
 CHAT = "/v1/chat/completions"
 COMPLETIONS = "/v1/completions"
@@ -276,6 +278,18 @@ def test_times_of_a_request_are_the_engines() -> None:
         (metrics.per_output_token, 2.0),
     ):
         assert (histogram.sum, histogram.buckets()[-1]) == (total, ("+Inf", 1))
+
+
+@pytest.mark.parametrize(("spread", "total"), [(0.0, 0.0), (6.0, 6.0)], ids=["merged", "whole"])
+def test_tokens_that_come_together_have_gaps_too(spread: float, total: float) -> None:
+    metrics = ServerMetrics(2048)
+    times = RequestStateStats(first_token_ts=9.0, last_token_ts=9.0 + spread)
+    tally = Tally(metrics, SamplingParams(), None)
+
+    tally.add(RequestOutput("a", None, [5], [delta(0, "abcd", [1, 2, 3, 4])], False, metrics=times))
+
+    assert metrics.first_token.buckets()[-1] == ("+Inf", 1)
+    assert (metrics.inter_token.sum, metrics.inter_token.buckets()[-1]) == (total, ("+Inf", 3))
 
 
 @given(st.lists(st.floats(0, 20), max_size=30), st.sets(st.integers(0, 20), min_size=1))
