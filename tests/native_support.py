@@ -10,7 +10,7 @@ from rillm.models import loader
 from rillm.models.config import ModelConfig
 from rillm.models.native.decoder import native_library
 
-NEEDS_NATIVE = "needs a processor with AVX512-BF16, and a C compiler"
+NEEDS_NATIVE = "needs a processor with AVX-512, and a C compiler"
 
 
 def has_native_decoder(path: Path, dtype: torch.dtype = torch.bfloat16) -> bool:

@@ -59,7 +59,7 @@ class EngineArgs:
     """Always on: long prompts are computed in chunks between the steps of others."""
     enforce_eager: bool = False
     """Run forward passes by torch operators only, without the decoder that is compiled for CPUs
-    with AVX512-BF16."""
+    with AVX-512."""
     tensor_parallel_size: int = 1
     """Devices a model is split over; 1."""
     seed: int | None = None

@@ -13,6 +13,7 @@ from tiny_models import make_checkpoint
 from rillm.errors import ConfigError
 from rillm.models.config import ModelConfig
 from rillm.models.loader import default_dtype, load_model
+from rillm.models.native.decoder import native_library
 
 CPU = torch.device("cpu")
 WEIGHTS = "model.safetensors"
@@ -134,3 +135,22 @@ def test_the_cpu_never_computes_in_float16(config: ModelConfig) -> None:
         chosen = default_dtype(dataclasses.replace(config, dtype=dtype), CPU)
         assert chosen in (torch.bfloat16, torch.float32)
     assert default_dtype(config, CPU) == torch.float32
+
+
+BFLOAT16 = ("avx512_bf16", "amx_bf16", "sve_bf16")
+"""Instructions that multiply it."""
+
+
+def test_bfloat16_is_for_who_multiplies_it_or_has_the_compiled_decoder(
+    config: ModelConfig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config = dataclasses.replace(config, dtype="bfloat16")
+    is_compiled = native_library(config, torch.bfloat16, CPU) is not None
+    for multiplies in (False, True):
+        can = torch.cpu.get_capabilities() | dict.fromkeys(BFLOAT16, multiplies)
+        with monkeypatch.context() as patch:
+            patch.setattr(torch.cpu, "get_capabilities", lambda can=can: can)
+            chosen = default_dtype(config, CPU)
+            eager = default_dtype(config, CPU, enforce_eager=True)
+        assert (chosen == torch.bfloat16) == (multiplies or is_compiled)
+        assert (eager == torch.bfloat16) == multiplies

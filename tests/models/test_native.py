@@ -28,9 +28,16 @@ def _needs_library(model_of: MakeModel) -> None:
         pytest.skip(NEEDS_NATIVE)
 
 
-@pytest.fixture(autouse=True)
-def _without_matrix_units(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Beside which it would run small batches only."""
+@pytest.fixture(autouse=True, params=["AVX-512", "AVX512-BF16"])
+def _processor(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """One that can do so much, and has no matrix units, beside which C runs small batches only."""
+    capabilities = torch.cpu.get_capabilities()
+    has_bf16 = request.param == "AVX512-BF16"
+    if has_bf16 and not capabilities.get("avx512_bf16"):
+        pytest.skip(f"needs a processor with {request.param}")
+    monkeypatch.setattr(
+        torch.cpu, "get_capabilities", lambda: capabilities | {"avx512_bf16": has_bf16}
+    )
     monkeypatch.setattr(loader, "has_matrix_units", lambda: False)
 
 

@@ -45,8 +45,10 @@ def test_c_is_formatted() -> None:
 
 
 @pytest.mark.skipif(shutil.which("cc") is None, reason="no C compiler")
-def test_c_compiles_without_a_warning(tmp_path: Path) -> None:
-    flags = [*build.FLAGS, "-Wall", "-Wextra", "-Werror", "-o", str(tmp_path / "decoder.so")]
+@pytest.mark.parametrize("more", [[], [build.BF16_FLAG]])
+def test_c_compiles_without_a_warning(more: list[str], tmp_path: Path) -> None:
+    strict = ["-Wall", "-Wextra", "-Werror"]
+    flags = [*build.FLAGS, *more, *strict, "-o", str(tmp_path / "decoder.so")]
     result = subprocess.run(
         ["cc", *flags, str(build.SOURCE), "-lm"], capture_output=True, text=True
     )

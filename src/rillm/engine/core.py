@@ -74,7 +74,7 @@ class EngineCore:
             [*read_generation_config(path).eos_token_ids, *self.model_config.eos_token_ids],
         )
         self.device = _device(config.device)
-        self.dtype = _dtype(config.dtype, self.model_config, self.device)
+        self.dtype = _dtype(config, self.model_config, self.device)
         self.model = load_model(
             path,
             self.model_config,
@@ -323,7 +323,8 @@ def _device(name: str) -> torch.device:
     raise ConfigError(f"device is {name!r}, must be auto, cpu, or cuda where there is a GPU")
 
 
-def _dtype(name: str, model: ModelConfig, device: torch.device) -> torch.dtype:
+def _dtype(config: EngineConfig, model: ModelConfig, device: torch.device) -> torch.dtype:
+    name = config.dtype
     dtypes = {
         "bfloat16": torch.bfloat16,
         "float16": torch.float16,
@@ -332,7 +333,7 @@ def _dtype(name: str, model: ModelConfig, device: torch.device) -> torch.dtype:
         "float": torch.float32,
     }
     if name == "auto":
-        return default_dtype(model, device)
+        return default_dtype(model, device, enforce_eager=config.enforce_eager)
     if name not in dtypes:
         raise ConfigError(f"dtype is {name!r}, must be auto or one of {', '.join(dtypes)}")
     return dtypes[name]

@@ -71,21 +71,25 @@ def load_model(
         return Model(few=decoders[0], many=decoders[-1])
 
 
-def default_dtype(config: ModelConfig, device: torch.device) -> torch.dtype:
+def default_dtype(
+    config: ModelConfig, device: torch.device, *, enforce_eager: bool = False
+) -> torch.dtype:
     """The dtype to compute in when none is asked for.
 
     Args:
         config: its `dtype` is the checkpoint's.
         device: where the model will run.
+        enforce_eager: see `load_model`.
 
     Returns:
-        The checkpoint's dtype, except on the CPU, which is fast in float32 always and in
-        bfloat16 only with instructions for it, and never in float16.
+        The checkpoint's dtype, except on the CPU, which is fast in float32 always, in bfloat16 in
+        the compiled decoder or with instructions for it, and never in float16.
     """
     dtype = _TORCH_DTYPES[config.dtype]
     if device.type != "cpu" or dtype == torch.float32:
         return dtype
-    return torch.bfloat16 if _cpu_multiplies_bfloat16() else torch.float32
+    is_compiled = not enforce_eager and native_library(config, torch.bfloat16, device) is not None
+    return torch.bfloat16 if is_compiled or _cpu_multiplies_bfloat16() else torch.float32
 
 
 def _cpu_multiplies_bfloat16() -> bool:

@@ -1,4 +1,4 @@
-"""Compiles the C sources of this folder, once for each version of them and each user.
+"""Compiles the C sources of this folder, once for each version of them, processor and user.
 
 The library goes to the user's cache directory. Where that cannot be trusted or written to, it is
 compiled into a directory of the process's own, which is gone when the process ends.
@@ -32,17 +32,21 @@ FLAGS = (
     "-mavx512bw",
     "-mavx512vl",
     "-mavx512dq",
-    "-mavx512bf16",
     "-mfma",
 )
 """Not -march=native: machines may share the cache, and these instructions are all it needs."""
+BF16_FLAG = "-mavx512bf16"
+"""For processors that multiply bfloat16: twice as fast where arithmetic is the bound."""
 _TIMEOUT_S = 120
 
 logger = logging.getLogger(__name__)
 
 
-def build_library() -> Path | None:
+def build_library(*, has_bf16: bool) -> Path | None:
     """Find or make the shared library.
+
+    Args:
+        has_bf16: with AVX512-BF16, which not every processor with AVX-512 has.
 
     Returns:
         Its file; None where there is no compiler, or none that knows these instructions. The
@@ -52,6 +56,7 @@ def build_library() -> Path | None:
     if not compiler:
         logger.warning("no C compiler (cc) on the path: decoding by torch operators, more slowly")
         return None
+    compiler += [*FLAGS, BF16_FLAG] if has_bf16 else FLAGS
     name = f"decoder-{_fingerprint(compiler)}.so"
     directory = _cache_directory() or _own_directory()
     library = directory / name
@@ -61,7 +66,7 @@ def build_library() -> Path | None:
         directory = _own_directory()
         library = directory / name
     partial = directory / f"{library.name}.{os.getpid()}.{threading.get_ident()}"
-    command = [*compiler, *FLAGS, "-o", str(partial), str(SOURCE), "-lm"]
+    command = [*compiler, "-o", str(partial), str(SOURCE), "-lm"]
     try:
         subprocess.run(command, check=True, capture_output=True, text=True, timeout=_TIMEOUT_S)
         # At once: another process may be looking for the same file.
@@ -71,7 +76,7 @@ def build_library() -> Path | None:
         words = getattr(error, "stderr", None) or str(error)
         logger.warning(
             "%s cannot compile the decoder: decoding by torch operators, more slowly\n%s",
-            shlex.join(compiler),
+            compiler[0],
             words,
         )
         return None
@@ -84,7 +89,7 @@ def _found(name: str) -> list[str]:
 
 
 def _fingerprint(compiler: list[str]) -> str:
-    digest = hashlib.sha256(shlex.join((*compiler, *FLAGS)).encode())
+    digest = hashlib.sha256(shlex.join(compiler).encode())
     for source in sorted(SOURCE.parent.glob("*.[ch]")):
         digest.update(source.read_bytes())
     return digest.hexdigest()[:16]
@@ -113,4 +118,4 @@ def _own_directory() -> Path:
 _temporary: tempfile.TemporaryDirectory[str] | None = None
 
 if __name__ == "__main__":
-    sys.exit(build_library() is None)
+    sys.exit(None in [build_library(has_bf16=each) for each in (True, False)])

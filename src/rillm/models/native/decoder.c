@@ -1,4 +1,4 @@
-/* The forward pass of a decoder in bfloat16, for processors with AVX512-BF16.
+/* The forward pass of a decoder in bfloat16, for processors with AVX-512.
  *
  * `rillm_forward` runs all layers over the tokens of a step; `rillm_logits` scores the next token.
  * Between the phases of a layer stand barriers:

@@ -29,7 +29,7 @@ from rillm.models.norm import RMSNorm
 from rillm.models.rotary import RotaryEmbedding
 from rillm.models.weights import LayerWeights, Projection
 
-_INSTRUCTIONS = ("avx512_f", "avx512_bw", "avx512_vl", "avx512_dq", "avx512_bf16")
+_INSTRUCTIONS = ("avx512_f", "avx512_bw", "avx512_vl", "avx512_dq")
 
 
 class NativeDecoder:
@@ -203,7 +203,7 @@ def native_library(config: ModelConfig, dtype: torch.dtype, device: torch.device
     capabilities = torch.cpu.get_capabilities()
     if not all(capabilities.get(name, False) for name in _INSTRUCTIONS):
         return None
-    return load_library()
+    return load_library(has_bf16=capabilities.get("avx512_bf16", False))
 
 
 def _whole_panels(num_outputs: int) -> int:

@@ -128,9 +128,13 @@ class Library:
 
 
 @cache
-def load_library() -> Library | None:
-    """The library, compiled if need be; None where it cannot be, or cannot be loaded."""
-    path = build_library()
+def load_library(*, has_bf16: bool) -> Library | None:
+    """The library, compiled if need be; None where it cannot be, or cannot be loaded.
+
+    Args:
+        has_bf16: see `build_library`.
+    """
+    path = build_library(has_bf16=has_bf16)
     if path is None:
         return None
     try:

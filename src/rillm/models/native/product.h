@@ -47,17 +47,21 @@ static inline __attribute__((always_inline)) void tile(const int rows, const int
 #pragma GCC unroll 2
         for (int i = 0; i < lines; i++) _mm_prefetch(ahead + i * 64, _MM_HINT_T1);
         ahead += lines * 64;
-        __m512bh weights[4];
-#pragma GCC unroll 4
-        for (int c = 0; c < 4; c++) weights[c] = (__m512bh)_mm512_loadu_si512(line + c * 32);
-#pragma GCC unroll 6
-        for (int r = 0; r < rows; r++) {
-            int32_t pair;
-            memcpy(&pair, x + r * ldx + k, sizeof pair);
-            __m512bh factor = (__m512bh)_mm512_set1_epi32(pair);
+#pragma GCC unroll 2
+        for (int step = 0; step < STEPS; step++) {
+            operand weights[4];
 #pragma GCC unroll 4
             for (int c = 0; c < 4; c++)
-                sums[r][c] = _mm512_dpbf16_ps(sums[r][c], factor, weights[c]);
+                weights[c] = take_operand(_mm512_loadu_si512(line + c * 32), step);
+#pragma GCC unroll 6
+            for (int r = 0; r < rows; r++) {
+                int32_t pair;
+                memcpy(&pair, x + r * ldx + k, sizeof pair);
+                operand factor = take_operand(_mm512_set1_epi32(pair), step);
+#pragma GCC unroll 4
+                for (int c = 0; c < 4; c++)
+                    sums[r][c] = add_products(sums[r][c], factor, weights[c]);
+            }
         }
     }
 #pragma GCC unroll 6

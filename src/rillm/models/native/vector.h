@@ -1,4 +1,9 @@
-/* Vectors of 16 floats, rows of bfloat16, and the functions of single elements. */
+/* Vectors of 16 floats, rows of bfloat16, and the functions of single elements.
+ *
+ * With AVX512-BF16 one instruction multiplies pairs of bfloat16 and adds both products to float32.
+ * Without, a bfloat16 is the upper half of a float32: the first of each pair is shifted there, the
+ * second one stands there.
+ */
 #pragma once
 
 #include <immintrin.h>
@@ -18,9 +23,54 @@ static inline floats load_bf16(const bf16 *from, __mmask16 mask) {
     return _mm512_castsi512_ps(_mm512_slli_epi32(wide, 16));
 }
 
-/* Rounds to nearest, ties to even. */
+#ifdef __AVX512BF16__
+enum {
+    STEPS = 1 /* that the products of a pair take */
+};
+typedef __m512bh operand;
+
+static inline operand take_operand(__m512i pairs, int step) {
+    (void)step;
+    return (operand)pairs;
+}
+
+static inline floats add_products(floats sums, operand a, operand b) {
+    return _mm512_dpbf16_ps(sums, a, b);
+}
+
+/* To nearest, ties to even. */
+static inline __m256i round_to_bf16(floats values) {
+    return (__m256i)_mm512_cvtneps_pbh(values);
+}
+#else
+enum {
+    STEPS = 2
+};
+typedef floats operand;
+
+static inline operand take_operand(__m512i pairs, int step) {
+    return _mm512_castsi512_ps(step ? _mm512_and_si512(pairs, _mm512_set1_epi32((int)0xffff0000))
+                                    : _mm512_slli_epi32(pairs, 16));
+}
+
+static inline floats add_products(floats sums, operand a, operand b) {
+    return _mm512_fmadd_ps(a, b, sums);
+}
+
+static inline __m256i round_to_bf16(floats values) {
+    __m512i bits = _mm512_castps_si512(values);
+    __m512i last = _mm512_and_si512(_mm512_srli_epi32(bits, 16), _mm512_set1_epi32(1));
+    __m512i half = _mm512_add_epi32(last, _mm512_set1_epi32(0x7fff));
+    /* Of what is no number, no carry may make one. */
+    __mmask16 is_nan = _mm512_cmp_ps_mask(values, values, _CMP_UNORD_Q);
+    bits = _mm512_mask_add_epi32(_mm512_or_si512(bits, _mm512_set1_epi32(0x400000)),
+                                 (__mmask16)~is_nan, bits, half);
+    return _mm512_cvtepi32_epi16(_mm512_srli_epi32(bits, 16));
+}
+#endif
+
 static inline void store_bf16(bf16 *to, __mmask16 mask, floats values) {
-    _mm256_mask_storeu_epi16(to, mask, (__m256i)_mm512_cvtneps_pbh(values));
+    _mm256_mask_storeu_epi16(to, mask, round_to_bf16(values));
 }
 
 /* e^x with a relative error below 2e-7; below -88 as there, which is next to nothing.
