@@ -8,6 +8,9 @@ decode floor is the weights' bytes over the memory bandwidth, the better of two 
 before and right after the run that is compared with it; where these differ by more than a tenth the
 run is made again, since neither tells what it had. The prefill floor is the products' FLOP
 over the rate measured here. The last line is one JSON document.
+
+With `--without-bf16` all is as on a processor with AVX-512 that does not multiply bfloat16: rillm
+keeps bfloat16, in code without those instructions, and the others compute in float32.
 """
 
 from __future__ import annotations
@@ -26,7 +29,7 @@ from pathlib import Path
 os.environ.setdefault("THP_MEM_ALLOC_ENABLE", "1")
 
 import torch
-from floors import MemoryReader, bf16_flops
+from floors import MemoryReader, product_flops
 from shapes import SHAPES, make_checkpoint, num_parameters
 
 from rillm.engine.config import EngineConfig
@@ -147,9 +150,10 @@ def measure(options: argparse.Namespace) -> dict[str, object]:
     shape = options.shape
     path = make_checkpoint(shape, options.models / shape)
     weight_bytes = 2 * num_parameters(shape, with_embedding=True)
-    memory, flops = MemoryReader(), bf16_flops()
+    dtype = torch.float32 if options.without_bf16 else torch.bfloat16
+    memory, flops = MemoryReader(), product_flops(dtype)
     print(f"{shape}: {weight_bytes / 1e6:.0f} MB of weights, {torch.get_num_threads()} threads")
-    print(f"bf16 products {flops / 1e12:.2f} TFLOP/s")
+    print(f"{str(dtype).removeprefix('torch.')} products {flops / 1e12:.2f} TFLOP/s")
     core = TimedCore(
         EngineConfig(model_path=str(path), dtype="bfloat16", max_num_batched_tokens=4096)
     )
@@ -157,7 +161,7 @@ def measure(options: argparse.Namespace) -> dict[str, object]:
     if not options.no_transformers:
         from transformers import AutoModelForCausalLM
 
-        peer = AutoModelForCausalLM.from_pretrained(path, dtype=torch.bfloat16).eval()
+        peer = AutoModelForCausalLM.from_pretrained(path, dtype=dtype).eval()
     vocab_size = SHAPES[shape]["vocab_size"]
     print(
         f"\n{'decode':>10} {'rillm tok/s':>12} {'HF tok/s':>9} {'ratio':>6} {'memory GB/s':>12} "
@@ -199,7 +203,7 @@ def measure(options: argparse.Namespace) -> dict[str, object]:
         "cores": os.cpu_count(),
         "threads": torch.get_num_threads(),
         "torch": torch.__version__,
-        "bf16_tflop_s": flops / 1e12,
+        "products_tflop_s": flops / 1e12,
         "prompt": options.prompt,
         "tokens": options.tokens,
         "decode": rows,
@@ -238,10 +242,14 @@ def main() -> None:
     parser.add_argument("--repeats", type=int, default=3)
     parser.add_argument("--threads", type=int, default=os.cpu_count())
     parser.add_argument("--no-transformers", action="store_true")
+    parser.add_argument("--without-bf16", action="store_true", help="do without AVX512-BF16")
     parser.add_argument("--models", type=Path, default=Path(tempfile.gettempdir()) / "rillm-bench")
     options = parser.parse_args()
     torch.set_num_threads(options.threads)
     torch.set_grad_enabled(False)
+    if options.without_bf16:
+        capabilities = torch.cpu.get_capabilities() | {"avx512_bf16": False}
+        torch.cpu.get_capabilities = lambda: capabilities
     print(json.dumps(measure(options)))
 
 

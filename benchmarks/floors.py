@@ -34,12 +34,12 @@ class MemoryReader:
         return self._buffer.nbytes / best_s(self._buffer.sum, seconds)
 
 
-def bf16_flops() -> float:
-    """FLOP a second of the fastest bf16 matrix product, of several shapes."""
+def product_flops(dtype: torch.dtype) -> float:
+    """FLOP a second of the fastest matrix product in a dtype, of several shapes."""
     best = 0.0
     for m, n, k in ((512, 4096, 1024), (512, 1024, 3072), (1024, 4096, 4096)):
-        x = torch.randn(m, k).to(torch.bfloat16)
-        w = torch.randn(n, k).to(torch.bfloat16)
+        x = torch.randn(m, k).to(dtype)
+        w = torch.randn(n, k).to(dtype)
         seconds = best_s(lambda x=x, w=w: torch.nn.functional.linear(x, w))  # type: ignore[misc]
         best = max(best, 2 * m * n * k / seconds)
     return best
