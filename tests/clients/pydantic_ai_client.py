@@ -24,7 +24,6 @@ async def main(url: str) -> None:
     async with plain.run_stream("Hello!") as stream:
         pieces = [piece async for piece in stream.stream_text(delta=True, debounce_by=None)]
         usage = stream.usage() if callable(stream.usage) else stream.usage
-    assert pieces
     assert "".join(pieces).strip() == whole.output.strip() != ""
     assert usage.input_tokens > 0
     assert usage.output_tokens > 0

@@ -92,7 +92,7 @@ async def test_cut_streams_are_read_on_without_loss() -> None:
     async with running_server(**{"resume-seconds": "15"}) as server:
         limits = httpx2.Limits(max_connections=64)
         async with httpx2.AsyncClient(base_url=server.url, timeout=120, limits=limits) as client:
-            await cut_and_resume(client, 0, 2, rng)
+            await cut_and_resume(client, NUM_STREAMS, 2, rng)
             before = await server.held()
             share = -(-NUM_CUTS // NUM_STREAMS)
 
