@@ -170,6 +170,8 @@ async def test_slow_reader_gets_merged_deltas(llm: AsyncLLM) -> None:
 
 async def test_concurrent_streams_complete_while_a_third_is_cancelled(checkpoint: Path) -> None:
     llm = start(checkpoint, num_gpu_blocks_override=120, max_num_seqs=48)
+    await llm.wait_ready()
+    assert num_used_blocks(llm) == 0
     rng = random.Random(0)
 
     async def reader(number: int) -> list[int]:
