@@ -35,13 +35,11 @@ def core_of(llm: AsyncLLM) -> psutil.Process:
 
 @contextmanager
 def suspended(core: psutil.Process) -> Iterator[None]:
-    """Let a core stand still; what it has said still arrives, and nothing else.
-
-    One that is told to end while it stands still ends.
-    """
+    """Let a core stand still; what it has said still arrives, and nothing else."""
     core.suspend()
     try:
         yield
     finally:
+        # Its server may have ended it meanwhile.
         with contextlib.suppress(psutil.NoSuchProcess):
             core.resume()

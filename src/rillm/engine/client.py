@@ -293,7 +293,7 @@ class EngineClient:
             max_num_batched_tokens=info.max_num_batched_tokens,
             num_blocks=info.num_blocks,
         )
-        self._say_all_wait()
+        self._reset_stats()
         self._watchdog.reset()
         self._send(Commands(replays=self._journal.replays()))
         if self._ready is not None and not self._ready.done():
@@ -338,10 +338,10 @@ class EngineClient:
         if self._in_process or self._info is None:
             self._fail(EngineDeadError(f"the engine core {death.how}"))
             return
-        self._say_all_wait()
+        self._reset_stats()
         self._restart_after(death.how)
 
-    def _say_all_wait(self) -> None:
+    def _reset_stats(self) -> None:
         """Set the counters of a core that has made no step."""
         assert self._info is not None
         num_open = self._journal.num_open

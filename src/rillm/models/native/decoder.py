@@ -29,7 +29,8 @@ from rillm.models.norm import RMSNorm
 from rillm.models.rotary import RotaryEmbedding
 from rillm.models.weights import LayerWeights, Projection
 
-_INSTRUCTIONS = ("avx512_f", "avx512_bw", "avx512_vl", "avx512_dq")
+INSTRUCTIONS = ("avx512_f", "avx512_bw", "avx512_vl", "avx512_dq")
+"""What the C code cannot do without, by the names of `torch.cpu.get_capabilities`."""
 
 
 class NativeDecoder:
@@ -201,7 +202,7 @@ def native_library(config: ModelConfig, dtype: torch.dtype, device: torch.device
     if not (is_linux_cpu and dtype == torch.bfloat16 and fits and is_even):
         return None
     capabilities = torch.cpu.get_capabilities()
-    if not all(capabilities.get(name, False) for name in _INSTRUCTIONS):
+    if not all(capabilities.get(name, False) for name in INSTRUCTIONS):
         return None
     return load_library(has_bf16=capabilities.get("avx512_bf16", False))
 

@@ -18,11 +18,6 @@ static inline __mmask16 lanes(int64_t left) {
     return left >= 16 ? 0xffff : (__mmask16)((1u << left) - 1);
 }
 
-static inline floats load_bf16(const bf16 *from, __mmask16 mask) {
-    __m512i wide = _mm512_cvtepu16_epi32(_mm256_maskz_loadu_epi16(mask, from));
-    return _mm512_castsi512_ps(_mm512_slli_epi32(wide, 16));
-}
-
 #ifdef __AVX512BF16__
 enum {
     STEPS = 1 /* that the products of a pair take */
